@@ -1,0 +1,1 @@
+"""mfd-peer and mfd: where the parts meet."""

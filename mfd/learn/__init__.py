@@ -1,0 +1,1 @@
+"""Layers in, layers out. The only place that knows torch."""

@@ -1,0 +1,1 @@
+"""The packet codec: bytes <-> values. Embeddable: no sockets, no torch, no asyncio."""

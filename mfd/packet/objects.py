@@ -1,0 +1,261 @@
+"""Layer objects: tensors as canonical bytes under one digest.
+
+Rules of this file: bytes and numpy only. The same tensors give the same bytes on every machine, so
+a digest names content, never an encoding of it. Tensors are not copied on the way in or out.
+Source: spec/packet.md, sections "Layer object" and "Digest".
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import msgpack
+import numpy as np
+from blake3 import blake3
+
+from mfd.packet.errors import Fault, PacketError
+from mfd.packet.limits import (
+    ALIGN_BYTES,
+    CHUNK_BYTES,
+    NAME_BYTES_MAX,
+    OBJECT_BYTES_MAX,
+    RANK_MAX,
+    TABLE_BYTES_MAX,
+    TENSORS_MAX,
+)
+
+__all__ = [
+    "DTYPES",
+    "Buffer",
+    "LayerObject",
+    "Tensor",
+    "chunk_root",
+    "object_digest",
+    "pack_layer",
+    "unpack_layer",
+]
+
+Buffer = bytes | bytearray | memoryview
+DOMAIN = b"mfd.object.v1"
+HEAD_BYTES = 8  # u32 table bytes, u32 zero
+
+# name -> (item bytes, numpy type that holds it without change)
+DTYPES: dict[str, tuple[int, str]] = {
+    "bool": (1, "|b1"),
+    "u8": (1, "|u1"),
+    "i8": (1, "|i1"),
+    "u16": (2, "<u2"),
+    "i16": (2, "<i2"),
+    "u32": (4, "<u4"),
+    "i32": (4, "<i4"),
+    "u64": (8, "<u8"),
+    "i64": (8, "<i8"),
+    "f16": (2, "<f2"),
+    "f32": (4, "<f4"),
+    "f64": (8, "<f8"),
+    "c64": (8, "<c8"),
+    "c128": (16, "<c16"),
+    "bf16": (2, "<u2"),
+    "f8_e4m3fn": (1, "|u1"),
+    "f8_e5m2": (1, "|u1"),
+    "f8_e4m3fnuz": (1, "|u1"),
+    "f8_e5m2fnuz": (1, "|u1"),
+}
+_NUMPY_NAMES = {
+    np.dtype(code).newbyteorder("="): name
+    for name, (_, code) in DTYPES.items()
+    if not name.startswith(("bf", "f8_"))
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor as little-endian, C-contiguous bytes that it borrows from its owner."""
+
+    dtype: str  # a key of DTYPES
+    shape: tuple[int, ...]
+    data: memoryview  # format "B", read-only where the source is
+
+    def array(self) -> np.ndarray[Any, Any]:
+        """View the bytes as a numpy array; bf16 and fp8 appear as unsigned integers of their width."""
+        return np.frombuffer(self.data, dtype=DTYPES[self.dtype][1]).reshape(self.shape)
+
+    @classmethod
+    def of(cls, value: Tensor | np.ndarray[Any, Any]) -> Tensor:
+        """Borrow an array's bytes; copies only where they are not contiguous little-endian.
+
+        Raises: TypeError for an element type that the format does not know.
+        """
+        if isinstance(value, Tensor):
+            return value
+        array = np.asarray(value)
+        name = _NUMPY_NAMES.get(array.dtype.newbyteorder("="))
+        if name is None:
+            raise TypeError(f"element type {array.dtype} cannot travel; known: {', '.join(DTYPES)}")
+        array = np.ascontiguousarray(array, dtype=DTYPES[name][1])
+        shape = np.shape(value)
+        return cls(name, shape, memoryview(array.reshape(-1).view(np.uint8)).toreadonly())
+
+
+@dataclass(frozen=True, slots=True)
+class LayerObject:
+    """A layer ready to store or send: its parts in order, its chunk digests, its root."""
+
+    parts: tuple[Buffer, ...]
+    raw_bytes: int
+    chunks: tuple[bytes, ...]  # BLAKE3 of each raw chunk
+    digest: bytes  # root over raw_bytes and chunks
+
+    def tobytes(self) -> bytes:
+        """Join the parts: one copy of the content."""
+        return b"".join(self.parts)
+
+
+def pack_layer(tensors: Mapping[str, Tensor | np.ndarray[Any, Any]]) -> LayerObject:
+    """Lay tensors out canonically and name them by digest.
+
+    Raises: TypeError or ValueError for what the format cannot carry: an element type, a name, a size.
+    """
+    if sys.byteorder != "little":  # pragma: no cover - no such machine in reach
+        raise RuntimeError("mfd.packet needs a little-endian machine")
+    items = sorted((name.encode(), Tensor.of(value)) for name, value in tensors.items())
+    if len(items) > TENSORS_MAX:
+        raise ValueError(f"{len(items)} tensors in one layer; the limit is {TENSORS_MAX}")
+    for key, tensor in items:
+        if not 0 < len(key) <= NAME_BYTES_MAX:
+            raise ValueError(f"tensor name {key!r}: 1 to {NAME_BYTES_MAX} bytes are allowed")
+        if len(tensor.shape) > RANK_MAX:
+            raise ValueError(f"tensor {key.decode()!r} has rank {len(tensor.shape)} > {RANK_MAX}")
+    table = _pack_table([(k, t.dtype, t.shape, len(t.data)) for k, t in items])
+    parts: list[Buffer] = [table]
+    size = len(table)
+    for _, tensor in items:
+        parts.append(tensor.data)
+        size += len(tensor.data)
+        if pad := -size % ALIGN_BYTES:
+            parts.append(bytes(pad))
+            size += pad
+    chunks = tuple(_chunk_digests(parts))
+    return LayerObject(tuple(parts), size, chunks, chunk_root(size, chunks))
+
+
+def _pack_table(rows: list[tuple[bytes, str, tuple[int, ...], int]]) -> bytes:
+    """Head and table, padded: | u32 table bytes | u32 zero | [[name, dtype, shape], ...] | zeros |."""
+    body = msgpack.packb([[k.decode(), d, list(s)] for k, d, s, _ in rows])
+    head = len(body).to_bytes(4, "little") + bytes(4)
+    return head + body + bytes(-(HEAD_BYTES + len(body)) % ALIGN_BYTES)
+
+
+def _chunk_digests(parts: Iterable[Buffer]) -> Iterator[bytes]:
+    hasher, room = blake3(), CHUNK_BYTES
+    fed = False
+    for part in parts:
+        view = memoryview(part).cast("B") if not isinstance(part, bytes) else memoryview(part)
+        while len(view):
+            piece = view[:room]
+            hasher.update(piece)
+            fed = True
+            room -= len(piece)
+            view = view[len(piece) :]
+            if room == 0:
+                yield hasher.digest()
+                hasher, room, fed = blake3(), CHUNK_BYTES, False
+    if fed:
+        yield hasher.digest()
+
+
+def chunk_root(raw_bytes: int, chunks: Iterable[bytes]) -> bytes:
+    """Digest of an object from the digests of its 1 MiB raw chunks."""
+    return blake3(DOMAIN + raw_bytes.to_bytes(8, "little") + b"".join(chunks)).digest()
+
+
+def object_digest(*parts: Buffer) -> bytes:
+    """Digest of an object given as consecutive parts; names manifests and plans too."""
+    return chunk_root(sum(len(p) for p in parts), _chunk_digests(parts))
+
+
+def unpack_layer(buffer: Buffer) -> dict[str, Tensor]:
+    """View the tensors of a canonical layer object without copying them.
+
+    The digest is the caller's business: content is checked when it arrives, once.
+    Raises: PacketError, whatever the bytes.
+    """
+    view = memoryview(buffer).cast("B")
+    if len(view) < HEAD_BYTES:
+        raise PacketError(Fault.TRUNCATED, "layer object head")
+    table_bytes = int.from_bytes(view[:4], "little")
+    if view[4:8] != bytes(4):
+        raise PacketError(Fault.PADDING, "layer object head")
+    if table_bytes > TABLE_BYTES_MAX:
+        raise PacketError(Fault.LIMIT, f"layer table of {table_bytes} bytes")
+    if len(view) < HEAD_BYTES + table_bytes:
+        raise PacketError(Fault.TRUNCATED, "layer table")
+    rows = _read_table(bytes(view[HEAD_BYTES : HEAD_BYTES + table_bytes]))
+    offset = HEAD_BYTES + table_bytes
+    offset = _skip_padding(view, offset)
+    tensors: dict[str, Tensor] = {}
+    for name, dtype, shape in rows:
+        size = DTYPES[dtype][0] * prod(shape)
+        if size > len(view) - offset:
+            raise PacketError(Fault.TRUNCATED, f"tensor {name!r}")
+        tensors[name] = Tensor(dtype, shape, view[offset : offset + size].toreadonly())
+        offset = _skip_padding(view, offset + size)
+    if offset != len(view):
+        raise PacketError(Fault.TRAILING, "layer object")
+    return tensors
+
+
+def _skip_padding(view: memoryview, offset: int) -> int:
+    pad = -offset % ALIGN_BYTES
+    if len(view) < offset + pad:
+        raise PacketError(Fault.TRUNCATED, "padding")
+    if pad and view[offset : offset + pad] != bytes(pad):
+        raise PacketError(Fault.PADDING, f"at byte {offset}")
+    return offset + pad
+
+
+def _read_table(body: bytes) -> list[tuple[str, str, tuple[int, ...]]]:
+    try:
+        rows = msgpack.unpackb(body, max_array_len=TENSORS_MAX, max_str_len=NAME_BYTES_MAX, max_map_len=0)
+    except (ValueError, msgpack.UnpackException, RecursionError) as exc:
+        raise PacketError(Fault.MSGPACK, "layer table") from exc
+    if not isinstance(rows, list):
+        raise PacketError(Fault.FIELD, "layer table is not a list")
+    out: list[tuple[str, str, tuple[int, ...]]] = []
+    last = b""
+    total = 0
+    for row in rows:
+        name, dtype, shape = _read_row(row)
+        key = name.encode()
+        if key <= last:
+            raise PacketError(Fault.ORDER, f"tensor {name!r}")
+        last = key
+        total += DTYPES[dtype][0] * prod(shape)
+        if total > OBJECT_BYTES_MAX:
+            raise PacketError(Fault.LIMIT, f"tensor {name!r}")
+        out.append((name, dtype, shape))
+    if msgpack.packb(rows) != body:
+        raise PacketError(Fault.MSGPACK, "layer table is not in shortest form")
+    return out
+
+
+def _read_row(row: object) -> tuple[str, str, tuple[int, ...]]:
+    match row:
+        case [str() as name, str() as dtype, list() as shape]:
+            pass
+        case _:
+            raise PacketError(Fault.FIELD, "layer table row")
+    if not name:
+        raise PacketError(Fault.FIELD, "tensor without a name")
+    if dtype not in DTYPES:
+        raise PacketError(Fault.DTYPE, f"{dtype[:32]!r} of tensor {name[:64]!r}")
+    if len(shape) > RANK_MAX:
+        raise PacketError(Fault.LIMIT, f"rank {len(shape)} of tensor {name!r}")
+    for extent in shape:
+        if type(extent) is not int or not 0 <= extent <= OBJECT_BYTES_MAX:
+            raise PacketError(Fault.SHAPE, f"tensor {name!r}")
+    return name, dtype, tuple(shape)

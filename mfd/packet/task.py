@@ -1,0 +1,101 @@
+"""What a trainer is asked to do with a model, and what it answers: values that cross a process border.
+
+Rules of this file: the core writes tasks, a learner reads them; neither knows the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["LayerRef", "LearnResult", "LearnTask", "Range", "Sibling"]
+
+Range = tuple[int, int]  # layers lo..hi, hi excluded
+TaskKind = Literal["train", "measure", "merge"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRef:
+    """One layer of a model by the digest of its content (spec/packet.md, manifest key 8)."""
+
+    index: int
+    name: str
+    digest: bytes  # 32 bytes: the root of the canonical layer object
+    raw_bytes: int  # size of the canonical layer object
+
+
+@dataclass(frozen=True, slots=True)
+class Sibling:
+    """A version to be merged: its layers and its weight (samples seen)."""
+
+    layers: tuple[LayerRef, ...]
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class LearnTask:
+    """One job for a learner."""
+
+    kind: TaskKind
+    plan: bytes  # the encoded plan (mfd.packet.plan)
+    layers: tuple[LayerRef, ...]  # the whole model, in order
+    name: str = ""  # the data name to train or measure on
+    trained: tuple[Range, ...] = ()  # which layers may change; empty for measure and merge
+    journey: tuple[float, float] = (0.0, 1.0)  # part of the whole journey that this stop covers
+    seed: int = 0
+    siblings: tuple[Sibling, ...] = ()  # merge only
+
+    def to_wire(self) -> dict[str, Any]:
+        """Plain values for MessagePack."""
+        return {
+            "kind": self.kind,
+            "plan": self.plan,
+            "layers": _layers_to_wire(self.layers),
+            "name": self.name,
+            "trained": [list(r) for r in self.trained],
+            "journey": list(self.journey),
+            "seed": self.seed,
+            "siblings": [[_layers_to_wire(s.layers), s.weight] for s in self.siblings],
+        }
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> LearnTask:
+        """The inverse of `to_wire`; the other end is our own child process, so no limits here."""
+        return cls(
+            kind=wire["kind"],
+            plan=wire["plan"],
+            layers=_layers_from_wire(wire["layers"]),
+            name=wire["name"],
+            trained=tuple((int(lo), int(hi)) for lo, hi in wire["trained"]),
+            journey=(float(wire["journey"][0]), float(wire["journey"][1])),
+            seed=int(wire["seed"]),
+            siblings=tuple(Sibling(_layers_from_wire(ls), float(w)) for ls, w in wire["siblings"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LearnResult:
+    """What a learner made: only the layers that changed, and what it claims of them."""
+
+    layers: tuple[LayerRef, ...] = ()
+    claims: Mapping[str, float] = field(default_factory=dict)
+    """samples, steps, loss_before, loss (after), accuracy, seconds, peak_bytes: what applies."""
+
+    def to_wire(self) -> dict[str, Any]:
+        """Plain values for MessagePack."""
+        return {"layers": _layers_to_wire(self.layers), "claims": dict(self.claims)}
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> LearnResult:
+        """The inverse of `to_wire`."""
+        claims = {str(k): float(v) for k, v in wire["claims"].items()}
+        return cls(_layers_from_wire(wire["layers"]), claims)
+
+
+def _layers_to_wire(layers: tuple[LayerRef, ...]) -> list[list[Any]]:
+    return [[ref.index, ref.name, ref.digest, ref.raw_bytes] for ref in layers]
+
+
+def _layers_from_wire(wire: list[list[Any]]) -> tuple[LayerRef, ...]:
+    return tuple(LayerRef(int(i), str(n), bytes(d), int(b)) for i, n, d, b in wire)
