@@ -30,9 +30,11 @@ class Config:
     sources_per_name: int = 8  # without SEEK the walk sees no holder beyond these
     names_max: int = 4_096
     adverts_per_link_max: int = 4_096
+    sources_max: int = 16_384  # (name, holder) pairs remembered, about 1 KiB each
     update_batch_us: int = 20_000  # changes wait so long for company; retractions do not wait
     seqno_retry_us: int = SECOND_US
-    seqno_retries: int = 3
+    seqno_retries: int = 3  # each after twice the time; then at the lazy pace
+    seqno_lazy_us: int = 30 * SECOND_US  # repair of a detour; doubles up to 64 times itself
     record_valid_us: int = 3_600 * SECOND_US
     # transfer
     thin_window_bytes: int = 8 << 10

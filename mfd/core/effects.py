@@ -15,11 +15,13 @@ from mfd.packet.task import LearnTask
 
 __all__ = [
     "CancelLearn",
+    "Channel",
     "Close",
     "Dial",
     "Discard",
     "Effect",
     "Fetch",
+    "FetchTable",
     "Keep",
     "Learn",
     "Report",
@@ -33,7 +35,7 @@ Value = str | int | float | bool | None | bytes
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Write one frame. Frames of one channel of one link stay in order; bulk never delays control."""
+    """Write one frame. Order holds within a channel of a link; bulk never delays control."""
 
     link: int
     channel: Channel
@@ -57,7 +59,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Make durable, in this order: the objects' bytes, then one transaction of ledger rows; then drop."""
+    """Make durable, in this order: objects' bytes, one transaction of ledger rows; then drop."""
 
     op: int
     objects: tuple[bytes, ...] = ()  # digests of complete objects written before
@@ -74,6 +76,14 @@ class Fetch:
     digest: bytes
     chunk: int
     link_bytes_per_s: int = 0  # 0: not known; lets the codec weigh time against size
+
+
+@dataclass(frozen=True, slots=True)
+class FetchTable:
+    """Read the digests of an object's raw chunks. Answered by Fetched: 32 bytes each, joined."""
+
+    op: int
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,4 +129,6 @@ class Report:
     fields: Mapping[str, Value] = field(default_factory=dict)
 
 
-Effect = Send | Dial | Close | Store | Fetch | Keep | Discard | Learn | CancelLearn | Report
+Effect = (
+    Send | Dial | Close | Store | Fetch | FetchTable | Keep | Discard | Learn | CancelLearn | Report
+)

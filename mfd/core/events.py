@@ -39,7 +39,7 @@ __all__ = [
 
 
 class CommandFailed(ValueError):
-    """A local command cannot be carried out; the sentence says why. The only error `handle` raises."""
+    """A local command cannot be carried out: the only error that `handle` raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Injected:
-    """A new walker, made by a user, enters here. Its layer objects are in the store, not yet synced."""
+    """A new walker, made by a user, enters here; its objects are in the store, not yet synced."""
 
     genesis: bytes  # signed record, core.certificates
     plan: bytes  # signed record

@@ -1,0 +1,413 @@
+"""Errands: work that a peer does for the owner of a walker without ever owning it.
+
+    owner                                   other
+    ERRAND(version, task) ----------------->        checks, counts what it lacks
+    <------------------------ ACCEPT(lacks)
+    objects ------------------------------->        learns
+    <------------------------ RESULT(claims, new version or nothing)
+    ACCEPT(lacks) ------------------------->        only where there is a new version
+    <------------------------------ objects
+
+Rules of this file: the owner keeps the walker all the time; an errand may be lost, refused or
+repeated without harm.
+Source: spec/custody.md, section "Errands".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from mfd.core.context import Context, Timer
+from mfd.core.courier import Courier
+from mfd.core.custody import Identity, Version, Walker, open_identity
+from mfd.core.exchange import Exchange
+from mfd.core.messages import Kind, Message
+from mfd.core.walkers import Walkers
+from mfd.packet.errors import Fault, PacketError
+from mfd.packet.manifest import Manifest, sign_manifest
+from mfd.packet.plan import encode_plan
+from mfd.packet.task import LearnResult, LearnTask, Range
+
+__all__ = ["Errand", "Errands", "relayer"]
+
+BUSY, UNFIT = 1, 3
+Task = tuple[str, tuple[Range, ...], tuple[float, float]]  # kind, layers, part of the journey
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What an errand brought back."""
+
+    peer: bytes
+    claims: Mapping[str, float]
+    version: Version | None
+    carried_bytes: int  # objects sent and received for it
+
+
+@dataclass(slots=True)
+class _Sent:
+    walker: Walker
+    version: Version
+    peer: bytes
+    then: Callable[[Errand], None]
+    failed: Callable[[str], None]
+    ref: bytes
+    timer: Timer
+    carried_bytes: int = 0
+    accepted: bool = False
+
+
+class Errands:
+    """Errands sent and errands done by one peer."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        walkers: Walkers,
+        courier: Courier,
+        exchange: Exchange,
+        holdings: Mapping[str, int],
+    ) -> None:
+        self._ctx = ctx
+        self._walkers = walkers
+        self._courier = courier
+        self._exchange = exchange
+        self._holdings = holdings
+        self._sent: dict[bytes, _Sent] = {}  # by errand
+        self._doing: set[bytes] = set()
+        self._results: dict[bytes, tuple[bytes, Version]] = {}  # ref of RESULT -> owner, version
+
+    # the owner's side
+
+    def send(
+        self,
+        walker: Walker,
+        peer: bytes,
+        task: Task,
+        then: Callable[[Errand], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        """Ask a peer, or ourselves, to measure or train the version owned here."""
+        assert walker.version is not None
+        if peer == self._ctx.me:
+            self._do_here(walker, walker.version, task, then, failed)
+            return
+        kind, ranges, journey = task
+        errand = self._ctx.dice.bytes(16)
+        identity, version = walker.identity, walker.version
+        ref = self._courier.send(
+            peer,
+            Kind.ERRAND,
+            errand,
+            walker.id,
+            identity.genesis_record,
+            identity.plan_record,
+            version.record,
+            version.signature,
+            [kind, [list(r) for r in ranges], list(journey)],
+        )
+        timer = self._ctx.after(
+            self._ctx.config.errand_us, partial(self._end_failed, errand, "no answer in time")
+        )
+        self._sent[errand] = _Sent(walker, version, peer, then, failed, ref, timer)
+
+    def _do_here(
+        self,
+        walker: Walker,
+        version: Version,
+        task: Task,
+        then: Callable[[Errand], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        learn = self._task(walker.identity, version, task)
+        if learn is None:
+            failed("this peer does not hold the data that the plan names")
+            return
+
+        def learned(result: LearnResult) -> None:
+            made = None if learn.kind == "measure" else self._child(version, learn, result)
+            then(Errand(self._ctx.me, result.claims, made, 0))
+
+        self._ctx.learn(learn, learned, failed)
+
+    def _task(self, identity: Identity, version: Version, task: Task) -> LearnTask | None:
+        """The learner's job for an errand here, or None where the data is not held."""
+        kind, ranges, journey = task
+        plan = identity.plan
+        names = plan.verify if kind == "measure" else plan.names
+        name = next((n for n in names if n in self._holdings), None)
+        if name is None:
+            return None
+        return LearnTask(
+            kind="measure" if kind == "measure" else "train",
+            plan=encode_plan(plan),
+            layers=version.manifest.layers,
+            name=name,
+            trained=ranges,
+            journey=journey,
+            seed=seed_of(plan.seed, version.manifest.seq, self._ctx.me),
+        )
+
+    def _child(self, version: Version, learn: LearnTask, result: LearnResult) -> Version:
+        """The version that training here made of another."""
+        child = replace(
+            relayer(version.manifest, result),
+            seq=version.manifest.seq + 1,
+            parents=(version.digest,),
+            trained=learn.trained,
+            trainer=self._ctx.me,
+            claims=dict(result.claims),
+        )
+        record, signature = sign_manifest(child, self._ctx.signer)
+        return Version(record, signature, child)
+
+    def _end(self, errand: bytes) -> _Sent | None:
+        sent = self._sent.pop(errand, None)
+        if sent is not None:
+            sent.timer.cancel()
+        return sent
+
+    def _end_failed(self, errand: bytes, reason: str) -> None:
+        sent = self._end(errand)
+        if sent is not None:
+            sent.failed(reason)
+
+    def on_accept(self, message: Message) -> bool:
+        """Ship to a peer that accepted an errand, or to the owner that wants a result."""
+        ref, nonce, lacks = message.body
+        if ref in self._results:
+            owner, version = self._results.pop(ref)
+            if message.sender == owner:
+                self._ship(owner, (ref, nonce), version, lacks, done=_ignore, failed=_ignore)
+            return True
+        for errand, sent in self._sent.items():
+            if sent.ref == ref and sent.peer == message.sender and not sent.accepted:
+                sent.accepted = True
+                self._ship(
+                    sent.peer,
+                    (ref, nonce),
+                    sent.version,
+                    lacks,
+                    done=partial(self._shipped, errand),
+                    failed=partial(self._end_failed, errand),
+                )
+                return True
+        return False
+
+    def _ship(
+        self,
+        peer: bytes,
+        claim: tuple[bytes, bytes],
+        version: Version,
+        lacks: list[Any],
+        *,
+        done: Callable[[int], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        asked = {d for d in lacks if isinstance(d, bytes)}
+        wanted = tuple((d, size) for d, size in version.objects.items() if d in asked)
+        if len(wanted) != len(lacks):
+            failed("it asks for objects that are not the walker's")
+            return
+        self._exchange.ship(peer, claim, wanted, done, failed)
+
+    def _shipped(self, errand: bytes, sent_bytes: int) -> None:
+        if errand in self._sent:
+            self._sent[errand].carried_bytes += sent_bytes
+
+    def on_refuse(self, message: Message) -> bool:
+        """The peer does not want to; False where the ref is no errand of ours."""
+        ref, _, _, reason = message.body
+        for errand, sent in list(self._sent.items()):
+            if sent.ref == ref and sent.peer == message.sender:
+                self._end_failed(errand, reason)
+                return True
+        return False
+
+    def on_failed(self, message: Message) -> None:
+        """The peer tried and could not."""
+        errand, reason = message.body
+        sent = self._sent.get(errand)
+        if sent is not None and sent.peer == message.sender:
+            self._end_failed(errand, reason)
+
+    def on_result(self, message: Message) -> None:
+        """Claims, and perhaps a new version whose objects we ask for.
+
+        Raises: PacketError for a version that does not verify.
+        """
+        errand, claims, record, signature = message.body
+        sent = self._sent.get(errand)
+        if sent is None or sent.peer != message.sender:
+            return
+        numbers = {
+            str(k): float(v) for k, v in list(claims.items())[:16] if isinstance(v, int | float)
+        }
+        if not record:
+            self._end(errand)
+            sent.then(Errand(sent.peer, numbers, None, sent.carried_bytes))
+            return
+        version = Version.open(record, signature, self._ctx.verify)
+        reason = _why_no_child(version.manifest, sent.version, message.sender)
+        if reason is not None:
+            self._end_failed(errand, reason)
+            return
+        lacks = tuple(
+            (digest, size)
+            for digest, size in version.objects.items()
+            if digest not in sent.version.objects
+        )
+        nonce = self._ctx.dice.bytes(16)
+        self._courier.send(
+            sent.peer, Kind.ACCEPT, message.ref, nonce, [digest for digest, _ in lacks]
+        )
+        self._exchange.expect(
+            (message.ref, nonce),
+            lacks,
+            partial(self._brought, errand, numbers, version),
+            partial(self._end_failed, errand),
+        )
+
+    def _brought(
+        self, errand: bytes, claims: Mapping[str, float], version: Version, came_bytes: int
+    ) -> None:
+        sent = self._end(errand)
+        if sent is not None:
+            carried = sent.carried_bytes + came_bytes
+            sent.then(Errand(sent.peer, claims, version, carried))
+
+    # the other side
+
+    def on_errand(self, message: Message) -> None:
+        """Take an errand if we hold the data that the plan names for it.
+
+        Raises: PacketError for records that do not verify.
+        """
+        errand, walker_id, genesis, plan_record, record, signature, task = message.body
+        identity = open_identity(genesis, plan_record, self._ctx.verify)
+        version = Version.open(record, signature, self._ctx.verify)
+        learn = self._task(identity, version, _read_task(task, len(version.manifest.layers)))
+        belongs = walker_id == identity.walker == version.manifest.walker
+        if learn is None or not belongs or version.manifest.plan != identity.genesis.plan:
+            self._refuse(message, UNFIT, "this peer does not hold the data that the plan names")
+            return
+        walker = self._walkers.get(walker_id) or self._walkers.add(identity)
+        if walker is None or len(self._doing) >= self._ctx.config.slots:
+            self._refuse(message, BUSY, "too much work is under way here")
+            return
+        if errand in self._doing:
+            return
+        self._doing.add(errand)
+        lacks = self._walkers.lacks(walker, version)
+        nonce = self._ctx.dice.bytes(16)
+        self._courier.send(
+            message.sender, Kind.ACCEPT, message.ref, nonce, [digest for digest, _ in lacks]
+        )
+        work = partial(self._work, walker, version, learn, (message.sender, errand))
+        digests = tuple(digest for digest, _ in lacks)
+        self._exchange.expect(
+            (message.ref, nonce),
+            lacks,
+            partial(self._arrived, walker, version, digests, work),
+            lambda _: self._doing.discard(errand),
+        )
+
+    def _refuse(self, message: Message, code: int, reason: str) -> None:
+        self._courier.send(message.sender, Kind.REFUSE, message.ref, code, 0, reason)
+
+    def _arrived(
+        self,
+        walker: Walker,
+        version: Version,
+        digests: tuple[bytes, ...],
+        work: Callable[[], None],
+        _: int,
+    ) -> None:
+        walker.cache = version
+        self._walkers.save(walker, objects=digests, then=work)
+
+    def _work(
+        self, walker: Walker, version: Version, learn: LearnTask, client: tuple[bytes, bytes]
+    ) -> None:
+        self._ctx.learn(
+            learn,
+            partial(self._worked, walker, version, learn, client),
+            partial(self._could_not, client),
+        )
+
+    def _could_not(self, client: tuple[bytes, bytes], reason: str) -> None:
+        owner, errand = client
+        self._doing.discard(errand)
+        self._ctx.report("learning failed", reason=reason)
+        self._courier.send(owner, Kind.FAILED, errand, reason[:200])
+
+    def _worked(
+        self,
+        walker: Walker,
+        version: Version,
+        learn: LearnTask,
+        client: tuple[bytes, bytes],
+        result: LearnResult,
+    ) -> None:
+        owner, errand = client
+        self._doing.discard(errand)
+        claims = dict(result.claims)
+        if learn.kind == "measure":
+            self._courier.send(owner, Kind.RESULT, errand, claims, b"", b"")
+            return
+        made = self._child(version, learn, result)
+        walker.cache = made
+        digests = tuple(ref.digest for ref in result.layers)
+
+        def stored() -> None:
+            ref = self._courier.send(
+                owner, Kind.RESULT, errand, claims, made.record, made.signature
+            )
+            self._results[ref] = (owner, made)
+
+        self._walkers.save(walker, objects=digests, then=stored)
+
+
+def _ignore(_: object) -> None:
+    """The owner asks again if it still wants the result."""
+
+
+def relayer(manifest: Manifest, result: LearnResult) -> Manifest:
+    """Return the manifest with the layers that a learner changed."""
+    changed = {ref.index: ref for ref in result.layers}
+    return replace(manifest, layers=tuple(changed.get(r.index, r) for r in manifest.layers))
+
+
+def seed_of(seed: int, seq: int, peer: bytes) -> int:
+    """Seed of one stop: differs from stop to stop and peer to peer, the same in every run."""
+    return (seed * 1_000_003 + seq * 8_191 + int.from_bytes(peer[:4], "little")) % (1 << 31)
+
+
+def _why_no_child(manifest: Manifest, parent: Version, sender: bytes) -> str | None:
+    before = parent.manifest
+    if manifest.walker != before.walker or manifest.plan != before.plan:
+        return "the result belongs to another walker"
+    if manifest.trainer != sender or manifest.parents != (parent.digest,):
+        return "the result does not descend from the version sent"
+    shape = [(r.index, r.name, r.raw_bytes) for r in manifest.layers]
+    if shape != [(r.index, r.name, r.raw_bytes) for r in before.layers]:
+        return "the result has other layers than the version sent"
+    return None
+
+
+def _read_task(task: list[Any], layers: int) -> Task:
+    match task:
+        case ["measure" | "train" as kind, list() as rows, [float() as start, float() as stop]]:
+            ranges = []
+            for row in rows:
+                match row:
+                    case [int() as low, int() as high] if 0 <= low < high <= layers:
+                        ranges.append((low, high))
+                    case _:
+                        raise PacketError(Fault.FIELD, "layer range of an errand")
+            if 0 <= start <= stop <= 1:
+                return kind, tuple(ranges), (start, stop)
+    raise PacketError(Fault.FIELD, "task of an errand")

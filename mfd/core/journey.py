@@ -1,0 +1,412 @@
+"""The walker's own will: at each owner it reads the plan, takes the next step, commits, goes on.
+
+Rules of this file: a version exists once its manifest is signed and stored; until then a crash
+means that the stop happens again. One thing at a time for each walker (`busy`).
+Source: spec/walk.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from mfd.core.context import Context
+from mfd.core.courier import Courier
+from mfd.core.custody import Role, Version, Walker
+from mfd.core.errands import Errand, Errands, relayer, seed_of
+from mfd.core.handover import Handover
+from mfd.core.lease import Leases
+from mfd.core.messages import Kind, Message
+from mfd.core.walk import (
+    Arrive,
+    Known,
+    Measure,
+    Move,
+    Round,
+    SkipLap,
+    Train,
+    Wait,
+    after_round,
+    after_stop,
+    decide,
+)
+from mfd.core.walkers import Walkers
+from mfd.packet.manifest import Manifest, sign_manifest
+from mfd.packet.plan import encode_plan
+from mfd.packet.task import LearnResult, LearnTask, Range, Sibling
+
+__all__ = ["Journey"]
+
+NOTICE_FIELDS_MAX = 24
+NOTICES = ("stop", "measured", "handed", "reissued", "parked")
+
+
+class Journey:
+    """Moves the walkers that this peer owns."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        walkers: Walkers,
+        courier: Courier,
+        *,
+        handover: Handover,
+        errands: Errands,
+        leases: Leases,
+        holders: Callable[[Sequence[str]], Sequence[Known]],
+        holdings: Mapping[str, int],
+    ) -> None:
+        self._ctx = ctx
+        self._walkers = walkers
+        self._courier = courier
+        self._handover = handover
+        self._errands = errands
+        self._leases = leases
+        self._holders = holders
+        self._holdings = holdings
+
+    # what custody asks and tells
+
+    def may_hold(self, walker: Walker) -> bool:
+        """Holders of what the plan names, its home, and peers set up for it take custody."""
+        plan = walker.plan
+        named = any(name in self._holdings for name in plan.names)
+        return named or plan.home == self._ctx.me or self._ctx.config.custodian
+
+    def owned(self, walker: Walker) -> None:
+        """The walker is ours: go on."""
+        self.advance(walker)
+
+    def fenced(self, walker: Walker) -> None:
+        """A newer epoch exists; a job under way ends by itself and is not committed."""
+
+    # the next step
+
+    def advance(self, walker: Walker) -> None:
+        """Take the next step of a walker owned here."""
+        version = walker.version
+        if walker.role is not Role.OWN or walker.busy or version is None:
+            return
+        now_us = self._ctx.now_us
+        walker.shunned = {h: t for h, t in walker.shunned.items() if t > now_us}
+        step = decide(
+            walker.plan,
+            version.manifest,
+            self._ctx.me,
+            holders=self._holders(walker.plan.names),
+            verifiers=self._holders(walker.plan.verify),
+            measured=walker.measured == version.digest,
+            shunned=frozenset(walker.shunned),
+        )
+        match step:
+            case Train(ranges=ranges, journey=journey):
+                self._train(walker, version, ranges, journey)
+            case Move(targets=targets, why=why):
+                self._move(walker, targets, why)
+            case Measure(targets=targets):
+                self._measure(walker, version, targets)
+            case Round(targets=targets, ranges=ranges, journey=journey):
+                self._round(walker, version, targets, (ranges, journey))
+            case SkipLap():
+                self._skip(walker, version)
+            case Arrive():
+                self._arrive(walker)
+            case Wait(reason=reason):
+                self._park(walker, reason)
+
+    def _again(self, walker: Walker, delay_us: int) -> None:
+        walker.busy = False
+        self._ctx.after(delay_us, partial(self.advance, walker))
+
+    def _park(self, walker: Walker, reason: str) -> None:
+        if walker.activity != f"parked: {reason}":
+            walker.activity = f"parked: {reason}"
+            self._tell(walker, "parked", reason=reason)
+        self._again(walker, self._ctx.config.park_retry_us)
+
+    def _move(self, walker: Walker, targets: tuple[bytes, ...], why: str) -> None:
+        walker.busy = True
+        self._ctx.report(
+            "chosen",
+            walker=walker.id.hex(),
+            peer=self._ctx.me.hex(),
+            target=targets[0].hex(),
+            reason=why,
+        )
+        self._handover.offer(walker, targets, partial(self._nobody, walker))
+
+    def _nobody(self, walker: Walker) -> None:
+        self._park(walker, "no peer that was asked takes it now")
+
+    # learning here
+
+    def _train(
+        self,
+        walker: Walker,
+        version: Version,
+        ranges: tuple[Range, ...],
+        journey: tuple[float, float],
+    ) -> None:
+        name = next((n for n in walker.plan.names if n in self._holdings), None)
+        assert name is not None, "decide() trains only where data is held"
+        walker.busy = True
+        shown = "+".join(f"{low}:{high}" for low, high in ranges)
+        walker.activity = f"training layers {shown} on {name}"
+        task = LearnTask(
+            kind="train",
+            plan=encode_plan(walker.plan),
+            layers=version.manifest.layers,
+            name=name,
+            trained=ranges,
+            journey=journey,
+            seed=seed_of(walker.plan.seed, version.manifest.seq, self._ctx.me),
+        )
+        self._ctx.learn(
+            task,
+            partial(self._trained, walker, version, ranges),
+            partial(self._not_trained, walker, version),
+        )
+
+    def _not_trained(self, walker: Walker, version: Version, reason: str) -> None:
+        if walker.version is not version or walker.role is not Role.OWN:
+            return
+        self._ctx.report("learning failed", walker=walker.id.hex(), reason=reason)
+        walker.shunned[self._ctx.me] = self._ctx.now_us + self._ctx.config.failed_holder_us
+        walker.activity = f"learning failed: {reason}"
+        self._again(walker, self._ctx.config.park_retry_us)
+
+    def _trained(
+        self, walker: Walker, version: Version, ranges: tuple[Range, ...], result: LearnResult
+    ) -> None:
+        if walker.version is not version or walker.role is not Role.OWN:
+            return  # fenced meanwhile
+        before = version.manifest
+        progress = after_stop(
+            walker.plan,
+            before.progress,
+            self._ctx.me,
+            steps=int(result.claims.get("steps", 0)),
+            holders=self._holders(walker.plan.names),
+            layers=len(before.layers),
+        )
+        manifest = replace(
+            relayer(before, result),
+            parents=(version.digest,),
+            trained=ranges,
+            progress=progress,
+            claims=dict(result.claims),
+        )
+        fields: dict[str, str | int | float] = {
+            "lap": before.progress.lap + 1,
+            "laps": walker.plan.laps,
+            "layers": "+".join(f"{low}:{high}" for low, high in ranges),
+            "came_bytes": walker.arrived_bytes,
+            **{k: v for k, v in result.claims.items() if isinstance(v, int | float)},
+        }
+        digests = tuple(ref.digest for ref in result.layers)
+        self._commit(walker, version, manifest, digests, partial(self._stopped, walker, fields))
+
+    def _stopped(self, walker: Walker, fields: dict[str, str | int | float]) -> None:
+        self._tell(walker, "stop", **fields)
+        walker.arrived_bytes = 0
+        self._again(walker, 0)
+
+    def _commit(
+        self,
+        walker: Walker,
+        version: Version,
+        manifest: Manifest,
+        digests: tuple[bytes, ...],
+        then: Callable[[], None],
+    ) -> None:
+        """Sign the next version and make it durable; the version before is no longer ours."""
+        seq = version.manifest.seq + 1
+        signed = replace(manifest, seq=seq, trainer=self._ctx.me)
+        record, signature = sign_manifest(signed, self._ctx.signer)
+        walker.version = Version(record, signature, signed)
+        self._walkers.save(walker, objects=digests, then=then)
+
+    def _skip(self, walker: Walker, version: Version) -> None:
+        walker.busy = True
+        progress = after_round(walker.plan, version.manifest.progress, clients=0, steps=0)
+        manifest = replace(
+            version.manifest, parents=(version.digest,), trained=(), progress=progress, claims={}
+        )
+        self._commit(walker, version, manifest, (), partial(self._again, walker, 0))
+
+    # errands
+
+    def _measure(self, walker: Walker, version: Version, targets: tuple[bytes, ...]) -> None:
+        walker.busy = True
+        walker.activity = f"being measured by {targets[0].hex()[:12]}"
+        self._errands.send(
+            walker,
+            targets[0],
+            ("measure", (), (0.0, 1.0)),
+            partial(self._measured, walker, version),
+            partial(self._not_measured, walker, version, targets[1:]),
+        )
+
+    def _measured(self, walker: Walker, version: Version, errand: Errand) -> None:
+        if walker.version is not version:
+            return
+        walker.measured = version.digest
+        self._tell(
+            walker,
+            "measured",
+            lap=version.manifest.progress.lap,
+            by=errand.peer.hex(),
+            carried_bytes=errand.carried_bytes,
+            **errand.claims,
+        )
+        self._again(walker, 0)
+
+    def _not_measured(
+        self, walker: Walker, version: Version, targets: tuple[bytes, ...], reason: str
+    ) -> None:
+        self._ctx.report("not measured", walker=walker.id.hex(), reason=reason)
+        if walker.version is not version:
+            return
+        if targets:
+            self._measure(walker, version, targets)
+            return
+        walker.measured = version.digest  # the lap goes unmeasured rather than the walker stuck
+        self._again(walker, 0)
+
+    def _round(
+        self,
+        walker: Walker,
+        version: Version,
+        targets: tuple[bytes, ...],
+        work: tuple[tuple[Range, ...], tuple[float, float]],
+    ) -> None:
+        walker.busy = True
+        walker.activity = f"round {version.manifest.progress.lap + 1} at {len(targets)} holders"
+        waiting = set(targets)
+        results: list[Errand] = []
+
+        def back(peer: bytes, errand: Errand | None, reason: str) -> None:
+            waiting.discard(peer)
+            if errand is not None:
+                results.append(errand)
+            else:
+                walker.shunned[peer] = self._ctx.now_us + self._ctx.config.failed_holder_us
+                self._ctx.report("refused", holder=peer.hex(), reason=reason)
+            if not waiting:
+                self._merge(walker, version, results)
+
+        for peer in targets:
+            self._errands.send(
+                walker,
+                peer,
+                ("train", *work),
+                partial(back, peer, reason=""),
+                partial(back, peer, None),
+            )
+
+    def _merge(self, walker: Walker, version: Version, results: list[Errand]) -> None:
+        if walker.version is not version or walker.role is not Role.OWN:
+            return
+        good = sorted((e for e in results if e.version is not None), key=lambda e: e.peer)
+        if not good:
+            self._park(walker, "no holder has trained in this round")
+            return
+        versions = tuple(e.version for e in good if e.version is not None)
+        weights = [max(e.claims.get("samples", 1.0), 1e-9) for e in good]
+        siblings = tuple(
+            Sibling(v.manifest.layers, weight) for v, weight in zip(versions, weights, strict=True)
+        )
+        digests = {digest for v in versions for digest in v.objects} - set(version.objects)
+        task = LearnTask(
+            kind="merge",
+            plan=encode_plan(walker.plan),
+            layers=version.manifest.layers,
+            siblings=siblings,
+        )
+        walker.siblings = versions
+        learn = partial(
+            self._ctx.learn,
+            task,
+            partial(self._merged, walker, version, good),
+            partial(self._not_trained, walker, version),
+        )
+        self._walkers.save(walker, objects=tuple(sorted(digests)), then=learn)
+
+    def _merged(
+        self, walker: Walker, version: Version, good: list[Errand], result: LearnResult
+    ) -> None:
+        if walker.version is not version or walker.role is not Role.OWN:
+            return
+        walker.siblings = ()
+        before = version.manifest
+        steps = int(sum(e.claims.get("steps", 0) for e in good))
+        samples = sum(e.claims.get("samples", 0) for e in good)
+        progress = after_round(walker.plan, before.progress, clients=len(good), steps=steps)
+        heads = tuple(e.version.digest for e in good if e.version is not None)
+        manifest = replace(
+            relayer(before, result),
+            parents=(version.digest, *heads)[:64],
+            trained=((0, len(before.layers)),),
+            progress=progress,
+            claims={"samples": samples, "steps": steps},
+        )
+        weight = sum(e.claims.get("samples", 0) for e in good) or 1
+        fields: dict[str, str | int | float] = {
+            "lap": before.progress.lap + 1,
+            "laps": walker.plan.laps,
+            "layers": f"0:{len(before.layers)}",
+            "came_bytes": sum(e.carried_bytes for e in good),
+            "samples": samples,
+            "steps": steps,
+            "clients": len(good),
+            "seconds": max(e.claims.get("seconds", 0) for e in good),
+            "peak_bytes": max(e.claims.get("peak_bytes", 0) for e in good),
+        }
+        for key in ("loss_before", "loss"):
+            total = sum(e.claims.get(key, 0) * e.claims.get("samples", 0) for e in good)
+            fields[key] = total / weight
+        digests = tuple(ref.digest for ref in result.layers)
+        self._commit(walker, version, manifest, digests, partial(self._stopped, walker, fields))
+
+    # the end, and the story
+
+    def _arrive(self, walker: Walker) -> None:
+        walker.busy = True
+        walker.role = Role.DONE
+        walker.activity = "home"
+        self._walkers.save(walker, then=partial(self._arrived, walker))
+
+    def _arrived(self, walker: Walker) -> None:
+        self._leases.done(walker)
+        assert walker.version is not None
+        self._ctx.report(
+            "arrived",
+            walker=walker.id.hex(),
+            seq=walker.version.manifest.seq,
+            came_bytes=walker.arrived_bytes,
+            stops=walker.version.manifest.progress.stops,
+        )
+
+    def _tell(self, walker: Walker, kind: str, **fields: str | int | float) -> None:
+        """Report here, and to the walker's home, where its user looks."""
+        seq = walker.version.manifest.seq if walker.version else 0
+        told = {"peer": self._ctx.me.hex(), "seq": seq, **fields}
+        self._ctx.report(kind, walker=walker.id.hex(), **told)
+        if walker.plan.home != self._ctx.me:
+            self._courier.send(walker.plan.home, Kind.NOTICE, walker.id, kind, told)
+
+    def on_notice(self, message: Message) -> None:
+        """News of a walker that was born here; believed as far as its signer is."""
+        walker_id, kind, fields = message.body
+        walker = self._walkers.get(walker_id)
+        if walker is None or walker.plan.home != self._ctx.me or kind not in NOTICES:
+            return
+        plain = {
+            str(key)[:64]: value[:256] if isinstance(value, str) else value
+            for key, value in list(fields.items())[:NOTICE_FIELDS_MAX]
+            if isinstance(value, str | int | float)
+        }
+        plain["peer"] = message.sender.hex()
+        plain.pop("walker", None)
+        self._ctx.report(kind, walker=walker_id.hex(), **plain)

@@ -1,0 +1,319 @@
+"""Leases: how a shadow knows that the owner lives, and what happens when it does not.
+
+The owner sends PROGRESS to every shadow of its certificate three times a lease. Its own lease ends
+0.9 of a lease after it *sent* the newest PROGRESS that the first shadow acknowledged; a shadow's
+patience ends one lease after it *received* the newest, times its rank.
+
+Rules of this file: only drift-bounded intervals are compared, never clocks. A re-issue is an epoch
+of its own, signed, so a fork is explicit and the older epoch is fenced when it is met.
+Source: spec/custody.md, section "Leases".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from mfd.core.certificates import (
+    Certificate,
+    follows,
+    open_certificate,
+    seal_certificate,
+)
+from mfd.core.context import Context, Timer
+from mfd.core.courier import Courier
+from mfd.core.custody import Role, Walker
+from mfd.core.messages import Kind, Message
+from mfd.core.walkers import Walkers
+from mfd.packet.errors import Fault, PacketError
+from mfd.packet.objects import object_digest
+
+__all__ = ["Leases", "Reissuer"]
+
+SENT_MAX = 16  # unacknowledged PROGRESS remembered
+
+
+class Reissuer(Protocol):
+    """Who acts once ownership has changed without a hand-over."""
+
+    def owned(self, walker: Walker) -> None:
+        """This peer has re-issued the walker."""
+
+    def fenced(self, walker: Walker) -> None:
+        """A newer epoch exists; stop."""
+
+
+@dataclass(slots=True)
+class _Lease:
+    until_us: int | None = None  # None: nobody can take the walker from us
+    count: int = 0
+    sent_us: dict[int, int] = field(default_factory=dict)
+    unreleased: tuple[bytes, ...] = ()  # shadows that still keep a copy; the first is nearest
+    timer: Timer | None = None
+
+
+class Leases:
+    """The leases of one peer's walkers, as owner and as shadow."""
+
+    def __init__(self, ctx: Context, walkers: Walkers, courier: Courier) -> None:
+        self._ctx = ctx
+        self._walkers = walkers
+        self._courier = courier
+        self.reissuer: Reissuer
+
+    def _of(self, walker: Walker) -> _Lease:
+        if walker.lease is None:
+            walker.lease = _Lease()
+        lease: _Lease = walker.lease
+        return lease
+
+    def _stop(self, walker: Walker) -> None:
+        lease = self._of(walker)
+        if lease.timer is not None:
+            lease.timer.cancel()
+        walker.lease = _Lease()
+
+    def _newest(self, walker: Walker) -> Certificate | None:
+        if not walker.certificates:
+            return None
+        return open_certificate(walker.certificates[0], self._ctx.verify)
+
+    # owner
+
+    def begin(self, walker: Walker) -> None:
+        """STORED is sent: the first lease counts from here."""
+        self._of(walker).until_us = self._ctx.now_us + self._ctx.config.lease_us * 9 // 10
+
+    def own(self, walker: Walker) -> None:
+        """This peer owns the walker: keep its shadows informed and release the older ones."""
+        until_us = self._of(walker).until_us
+        self._stop(walker)
+        lease, newest = self._of(walker), self._newest(walker)
+        if newest is None or newest.source == self._ctx.me:
+            return
+        lease.unreleased = tuple(peer for peer in newest.shadows if peer != self._ctx.me)
+        lease.until_us = until_us if until_us is not None else self._ctx.now_us
+        self._progress(walker)
+
+    def unreleased(self, walker: Walker) -> tuple[bytes, ...]:
+        """Return the shadows that have not confirmed their release."""
+        return self._of(walker).unreleased
+
+    def lapsed(self, walker: Walker) -> bool:
+        """Whether a shadow may have re-issued the walker by now."""
+        until_us = self._of(walker).until_us
+        auto = walker.identity.genesis.reissue == "auto"
+        return auto and until_us is not None and self._ctx.now_us >= until_us
+
+    def renew(self, walker: Walker) -> None:
+        """Ask for a new lease at once."""
+        lease = self._of(walker)
+        if lease.timer is not None:
+            lease.timer.cancel()
+        self._progress(walker)
+
+    def _progress(self, walker: Walker) -> None:
+        lease = self._of(walker)
+        if walker.role is not Role.OWN or not lease.unreleased or walker.version is None:
+            return
+        newest = self._newest(walker)
+        assert newest is not None
+        if self._ctx.now_us >= (lease.until_us or 0) + self._ctx.config.lease_us:
+            self._reissue(walker, newest, "the shadow has been silent for a lease")
+            return
+        lease.count += 1
+        lease.sent_us[lease.count] = self._ctx.now_us
+        while len(lease.sent_us) > SENT_MAX:
+            del lease.sent_us[min(lease.sent_us)]
+        position = list(walker.high_water)
+        seq = walker.version.manifest.seq
+        for peer in lease.unreleased:
+            self._courier.send(peer, Kind.PROGRESS, walker.id, lease.count, seq, 0, position)
+        for peer in lease.unreleased[1:]:
+            self._courier.send(peer, Kind.RELEASE, walker.id, list(walker.certificates))
+        lease.timer = self._ctx.after(newest.lease_us // 3, partial(self._progress, walker))
+
+    def on_progress_ack(self, message: Message) -> None:
+        """The nearest shadow's answer renews the lease, counted from when we asked."""
+        walker_id, count = message.body
+        walker = self._walkers.get(walker_id)
+        if walker is None:
+            return
+        lease = self._of(walker)
+        sent_us = lease.sent_us.get(count)
+        if sent_us is None or lease.unreleased[:1] != (message.sender,):
+            return
+        newest = self._newest(walker)
+        assert newest is not None
+        lease.until_us = max(lease.until_us or 0, sent_us + newest.lease_us * 9 // 10)
+
+    def done(self, walker: Walker) -> None:
+        """The walker is home for good: every copy may go."""
+        for peer in self._of(walker).unreleased:
+            self._courier.send(peer, Kind.RELEASE, walker.id, list(walker.certificates))
+        if self._of(walker).unreleased:
+            again = max(self._ctx.config.lease_us // 3, 1)
+            self._of(walker).timer = self._ctx.after(again, partial(self.done, walker))
+
+    def on_released(self, message: Message) -> None:
+        """A shadow has let go."""
+        walker = self._walkers.get(message.body[0])
+        if walker is not None:
+            lease = self._of(walker)
+            lease.unreleased = tuple(p for p in lease.unreleased if p != message.sender)
+            if walker.role is Role.OWN and not lease.unreleased:
+                lease.until_us = None
+
+    # shadow
+
+    def watch(self, walker: Walker) -> None:
+        """This peer is a shadow: expect PROGRESS."""
+        self._stop(walker)
+        newest = self._newest(walker)
+        if newest is not None:
+            rank = self._rank(newest)
+            self._of(walker).timer = self._ctx.after(
+                rank * newest.lease_us, partial(self._expired, walker)
+            )
+
+    def _rank(self, newest: Certificate) -> int:
+        me = self._ctx.me
+        return newest.shadows.index(me) + 1 if me in newest.shadows else len(newest.shadows) + 1
+
+    def on_progress(self, message: Message) -> None:
+        """The owner lives; or an old owner does not know yet that it is one.
+
+        Raises: PacketError for a position that is none.
+        """
+        walker_id, count, _seq, _percent, position = message.body
+        walker = self._walkers.get(walker_id)
+        if walker is None:
+            return
+        if len(position) != 3:
+            raise PacketError(Fault.FIELD, "position of a PROGRESS")
+        high_water = list(walker.high_water)
+        later = position[:2] == high_water[:2] and position[2:] >= high_water[2:]
+        if walker.role is Role.SHADOW and later:
+            self._courier.send(message.sender, Kind.PROGRESS_ACK, walker.id, count)
+            self.watch(walker)
+            return
+        if later:
+            return  # we own nothing of it and know of nothing newer
+        self._courier.send(message.sender, Kind.STALE, walker.id, list(walker.certificates))
+
+    def on_release(self, message: Message) -> None:
+        """The owner is two hand-overs on, or home: let go, durably, and say so.
+
+        Raises: PacketError for certificates that do not verify.
+        """
+        walker_id, chain = message.body
+        walker = self._walkers.get(walker_id)
+        if walker is None or not chain:
+            return
+        newest = open_certificate(chain[0], self._ctx.verify)
+        answer = partial(
+            self._courier.send,
+            message.sender,
+            Kind.RELEASED,
+            walker_id,
+            object_digest(chain[0]),
+        )
+        if newest.walker != walker_id or newest.target != message.sender:
+            return
+        if walker.role is not Role.SHADOW:
+            if walker.high_water < newest.position:
+                answer()
+            return
+        mine = walker.certificates[0] == chain[0]
+        if not mine and newest.position <= walker.high_water:
+            return
+        self._stop(walker)
+        walker.role = Role.RELEASED
+        walker.high_water = newest.position if not mine else walker.high_water
+        walker.activity = ""
+        self._walkers.save(walker, then=answer)
+
+    def _expired(self, walker: Walker) -> None:
+        if walker.role is not Role.SHADOW:
+            return
+        newest = self._newest(walker)
+        assert newest is not None
+        lost = newest.target
+        walker.shunned[lost] = self._ctx.now_us + self._ctx.config.failed_holder_us
+        if walker.identity.genesis.reissue != "auto":
+            self._ctx.report("lost", walker=walker.id.hex(), holder=lost.hex())
+            return
+        self._reissue(walker, newest, f"{lost.hex()[:12]} has been silent for a lease")
+
+    def _reissue(self, walker: Walker, newest: Certificate, reason: str) -> None:
+        """Issue the next epoch to ourselves, durably, and go on."""
+        certificate = Certificate(
+            walker=walker.id,
+            epoch=(newest.epoch[0] + 1, self._ctx.me),
+            hop=0,
+            revision=0,
+            source=self._ctx.me,
+            target=self._ctx.me,
+            manifest=walker.version.digest if walker.version else b"",
+            previous=object_digest(walker.certificates[0]),
+            stored=b"",
+            shadows=(),
+            released=(),
+            nonce=b"",
+            lease_us=self._ctx.config.lease_us,
+        )
+        record = seal_certificate(certificate, self._ctx.signer)
+        was_owner = walker.role is Role.OWN
+        self._stop(walker)
+        walker.role = Role.OWN
+        walker.high_water = certificate.position
+        walker.certificates = (record, walker.certificates[0])
+        self._ctx.report(
+            "reissued",
+            walker=walker.id.hex(),
+            peer=self._ctx.me.hex(),
+            epoch=certificate.epoch[0],
+            holder=newest.target.hex(),
+            reason=reason,
+        )
+        again = (lambda: None) if was_owner else partial(self._reissued, walker)
+        self._walkers.save(walker, then=again)
+
+    def _reissued(self, walker: Walker) -> None:
+        walker.busy = False
+        self.reissuer.owned(walker)
+
+    # fencing
+
+    def on_stale(self, message: Message) -> None:
+        """Somebody shows newer certificates: if they follow ours, this branch is over.
+
+        Raises: PacketError for certificates that do not verify.
+        """
+        walker_id, chain = message.body
+        walker = self._walkers.get(walker_id)
+        if walker is None or walker.role is not Role.OWN or not chain or not walker.certificates:
+            return
+        newest = open_certificate(chain[0], self._ctx.verify)
+        mine = self._newest(walker)
+        assert mine is not None
+        if newest.walker != walker_id or newest.epoch <= mine.epoch:
+            return
+        if not follows(newest, mine, walker.certificates[0]):
+            older = open_certificate(chain[1], self._ctx.verify) if len(chain) > 1 else None
+            if older is None or not follows(newest, older, chain[1]):
+                return
+            if older.epoch == mine.epoch and older.hop < mine.hop:
+                return
+        self._stop(walker)
+        walker.role = Role.FENCED
+        walker.high_water = newest.position
+        walker.busy = False
+        walker.activity = (
+            f"fenced: epoch {newest.epoch[0]} was issued by {newest.source.hex()[:12]}"
+        )
+        self._ctx.report(
+            "fenced", walker=walker.id.hex(), epoch=newest.epoch[0], reason=walker.activity
+        )
+        self._walkers.save(walker, then=partial(self.reissuer.fenced, walker))

@@ -1,0 +1,419 @@
+"""The peer: one door for everything that happens, one list for everything it wants done.
+
+Rules of this file: it owns the parts and routes between them; tables remember and answer, and
+decide nothing about each other. `handle` never raises on what a remote sent.
+Source: DESIGN section 3; spec/*.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import assert_never
+
+from mfd.core.config import Config
+from mfd.core.context import Context
+from mfd.core.courier import Courier
+from mfd.core.custody import Role, Version, Walker, open_identity
+from mfd.core.effects import Close, Effect
+from mfd.core.errands import Errands
+from mfd.core.events import (
+    CommandFailed,
+    DialFailed,
+    Event,
+    Fetched,
+    FetchFailed,
+    Held,
+    Injected,
+    Joined,
+    KeepFailed,
+    Kept,
+    Learned,
+    LearnFailed,
+    LinkDown,
+    LinkUp,
+    Received,
+    Restored,
+    StopRequested,
+    Stored,
+    StoreFailed,
+    Ticked,
+    Unheld,
+)
+from mfd.core.exchange import Exchange
+from mfd.core.frames import (
+    Bye,
+    Class,
+    Credit,
+    Data,
+    End,
+    Frame,
+    Open,
+    Opened,
+    Ping,
+    Pong,
+    Reset,
+    SeqnoRequest,
+    Update,
+    Via,
+    decode_frame,
+    encode_frame,
+)
+from mfd.core.handover import Handover
+from mfd.core.journey import Journey
+from mfd.core.lease import Leases
+from mfd.core.membership import Membership
+from mfd.core.messages import Kind, Message
+from mfd.core.routing import Routes, Source
+from mfd.core.status import LinkStatus, Status, WalkerStatus
+from mfd.core.transfer import Circuit, Circuits, Listener
+from mfd.core.walkers import Walkers
+from mfd.packet.errors import PacketError
+from mfd.packet.objects import object_digest
+from mfd.packet.signing import Signer, Verifier
+
+__all__ = ["Peer"]
+
+UNBOUND = (1 << 32) - 1  # metric that promises nothing yet: the first hop sets it
+
+
+class Peer:
+    """One peer as a value machine: same state, event, time and dice give the same effects."""
+
+    def __init__(self, *, signer: Signer, verify: Verifier, config: Config, seed: bytes) -> None:
+        self._ctx = ctx = Context(signer=signer, verify=verify, config=config, seed=seed)
+        self.id = signer.public_key
+        self._holdings: dict[str, int] = {}
+        self._routes: Routes | None = None  # until the store is open
+        self._announced = False
+        self._members = Membership(ctx)
+        self._circuits = Circuits(ctx, self._next_hop, self._accept)
+        self._walkers = Walkers(ctx)
+        self._courier = Courier(ctx, lambda: self._circuits, self._via, self._deliver)
+        self._exchange = Exchange(ctx, lambda: self._circuits, self._via)
+        self._leases = Leases(ctx, self._walkers, self._courier)
+        self._handover = Handover(ctx, self._walkers, self._courier, self._exchange, self._leases)
+        self._errands = Errands(ctx, self._walkers, self._courier, self._exchange, self._holdings)
+        self._journey = Journey(
+            ctx,
+            self._walkers,
+            self._courier,
+            handover=self._handover,
+            errands=self._errands,
+            leases=self._leases,
+            holders=self._holders,
+            holdings=self._holdings,
+        )
+        self._handover.traveller = self._journey
+        self._leases.reissuer = self._journey
+        self._routes_due_us: int | None = None
+
+    # the door
+
+    def handle(self, event: Event, now_us: int) -> list[Effect]:
+        """Take in what happened at `now_us`; return what is to be done, in order.
+
+        Raises: CommandFailed for a local command that cannot be carried out; nothing else.
+        """
+        self._ctx.now_us = max(now_us, self._ctx.now_us)
+        self._ctx.run_timers()
+        try:
+            self._dispatch(event)
+        finally:
+            self._settle()
+        return self._ctx.take()
+
+    def deadline_us(self) -> int | None:
+        """When to call `handle(Ticked(), ...)` at the latest."""
+        return self._ctx.deadline_us()
+
+    def _dispatch(self, event: Event) -> None:
+        match event:
+            case Received(link=link, frame=buffer):
+                self._received(link, buffer)
+            case Ticked():
+                pass  # the timers have run
+            case (Stored() | StoreFailed() | Fetched() | FetchFailed() | Kept() | KeepFailed()) | (
+                Learned() | LearnFailed()
+            ):
+                self._ctx.answer(event)
+            case LinkUp():
+                self._link_up(event)
+            case LinkDown(link=link, reason=reason):
+                self._link_down(link, reason)
+            case DialFailed(address=address, reason=reason):
+                self._members.dial_failed(address, reason)
+            case Restored():
+                self._restored(event)
+            case Held(name=name, samples=samples):
+                self._hold(name, samples)
+            case Unheld(name=name):
+                self._holdings.pop(name, None)
+                self._known_routes().unhold(name, self._ctx.now_us)
+            case Joined(address=address):
+                self._members.join(address)
+            case Injected():
+                self._inject(event)
+            case StopRequested():
+                for link in self._members.neighbours:
+                    self._ctx.send(link, encode_frame(Bye("stopping")))
+            case _:
+                assert_never(event)
+
+    def _settle(self) -> None:
+        """After every event: announce ourselves while walkers depend on us, send routing news."""
+        if self._routes is None:
+            return
+        wanted = any(w.role in (Role.OWN, Role.SHADOW) or w.held for w in self._walkers)
+        if wanted != self._announced:
+            self._announced = wanted
+            name = "@" + self.id.hex()
+            if wanted:
+                self._routes.hold(name, 0, self._ctx.now_us)
+            else:
+                self._routes.unhold(name, self._ctx.now_us)
+        for link, frame in self._routes.outgoing(self._ctx.now_us):
+            if link in self._members.neighbours:
+                self._ctx.send(link, encode_frame(frame))
+        due_us = self._routes.deadline_us()
+        if due_us is not None and due_us != self._routes_due_us:
+            self._routes_due_us = due_us
+            self._ctx.at(due_us, lambda: None)  # waking is enough: `_settle` follows every event
+
+    # local matters
+
+    def _known_routes(self) -> Routes:
+        if self._routes is None:
+            raise CommandFailed("the store of this peer is not open yet")
+        return self._routes
+
+    def _restored(self, event: Restored) -> None:
+        ctx, boot = self._ctx, event.boot
+        self._routes = Routes(
+            self.id, ctx.config, signer=ctx.signer, verify=ctx.verify, boot=boot
+        )
+        self._walkers.restore(event.records, event.objects)
+        for walker in self._walkers:
+            self._handover.restored(walker)
+
+    def _hold(self, name: str, samples: int) -> None:
+        try:
+            self._known_routes().hold(name, samples, self._ctx.now_us)
+        except ValueError as error:
+            raise CommandFailed(str(error)) from error
+        self._holdings[name] = samples
+        for walker in self._walkers:
+            self._journey.advance(walker)
+
+    def _inject(self, event: Injected) -> None:
+        """Become the first owner of a walker that a user made. Raises: CommandFailed."""
+        self._known_routes()
+        verify = self._ctx.verify
+        try:
+            identity = open_identity(event.genesis, event.plan, verify)
+            version = Version.open(event.manifest, event.signature, verify)
+        except PacketError as error:
+            raise CommandFailed(f"this walker is not valid: {error}") from error
+        manifest = version.manifest
+        if manifest.walker != identity.walker or manifest.plan != object_digest(event.plan):
+            raise CommandFailed("this walker's manifest, genesis and plan do not belong together")
+        if identity.plan.home != self.id:
+            raise CommandFailed(
+                f"the plan's home is peer {identity.plan.home.hex()[:12]}, this is "
+                f"{self.id.hex()[:12]}: send it there"
+            )
+        if self._walkers.get(identity.walker) is not None:
+            raise CommandFailed("this walker is known here already")
+        walker = self._walkers.add(identity)
+        if walker is None:
+            raise CommandFailed("this peer takes no more walkers")
+        walker.role, walker.version = Role.OWN, version
+        walker.high_water = (0, identity.genesis.creator, 0)
+        self._walkers.save(
+            walker, objects=tuple(version.objects), then=partial(self._injected, walker)
+        )
+
+    def _injected(self, walker: Walker) -> None:
+        self._ctx.report("injected", walker=walker.id.hex(), mode=walker.plan.mode)
+        self._journey.advance(walker)
+
+    # links and frames
+
+    def _link_up(self, up: LinkUp) -> None:
+        if len(self._members.neighbours) >= self._ctx.config.links_max:
+            self._ctx.emit(Close(up.link, "this peer has links_max links"))
+            return
+        self._members.link_up(up)
+        self._circuits.link_up(up.link, up.peer, outbound=up.outbound)
+        self._known_routes().link_up(up.link, up.cost, self._ctx.now_us, peer=up.peer)
+
+    def _link_down(self, link: int, reason: str) -> None:
+        if link in self._members.neighbours:
+            self._members.link_down(link, reason)
+            self._circuits.link_down(link)
+            self._known_routes().link_down(link, self._ctx.now_us)
+
+    def _received(self, link: int, buffer: bytes | bytearray | memoryview) -> None:
+        if link not in self._members.neighbours:
+            return
+        self._members.heard(link)
+        try:
+            self._frame(link, decode_frame(buffer))
+        except PacketError as error:
+            self._ctx.count(f"frames_refused_{error.fault.name.lower()}")
+            self._ctx.emit(Close(link, f"a frame is not valid: {error}"))
+
+    def _frame(self, link: int, frame: Frame) -> None:
+        match frame:
+            case Data():
+                self._circuits.on_data(link, frame)
+            case Credit():
+                self._circuits.on_credit(link, frame)
+            case Ping():
+                self._members.on_ping(link, frame)
+            case Pong():
+                pass  # hearing it was enough
+            case Bye(reason=reason):
+                self._ctx.emit(Close(link, f"the neighbour says: {reason}"))
+            case Update(body=body):
+                self._known_routes().update(link, body, self._ctx.now_us)
+            case SeqnoRequest(body=body):
+                self._known_routes().request(link, body, self._ctx.now_us)
+            case Open():
+                self._circuits.on_open(link, frame)
+            case Opened():
+                self._circuits.on_opened(link, frame)
+            case End():
+                self._circuits.on_end(link, frame)
+            case Reset():
+                self._circuits.on_reset(link, frame)
+            case _:
+                assert_never(frame)
+
+    # ways
+
+    def _next_hop(self, via: Via, cls: Class) -> tuple[int, Via] | None:
+        """Go on toward a holder, only where we are strictly nearer than the promise says."""
+        routes = self._known_routes()
+        hop = routes.next_hop(via.name, via.holder, cls)
+        if hop is None or hop.link is None:
+            return None
+        if not routes.nearer(via.name, via.holder, (via.seqno, via.metric), cls):
+            return None
+        return hop.link, Via(via.name, via.holder, hop.seqno, hop.metric)
+
+    def _via(self, peer: bytes, cls: Class) -> Via | None:
+        """Find a name that leads to a peer: its own, or any data that it holds."""
+        routes = self._known_routes()
+        target = peer.hex()
+        names = ("@" + target, *(r.name for r in routes.snapshot() if r.holder == target))
+        for name in names:
+            if routes.next_hop(name, peer, cls) is not None:
+                return Via(name, peer, 0, UNBOUND)
+        return None
+
+    def _holders(self, names: Sequence[str]) -> list[Source]:
+        """Holders of any of these names, each once, nearest first."""
+        routes = self._known_routes()
+        found: dict[bytes, Source] = {}
+        for name in names:
+            for source in routes.holders(name):
+                if source.holder not in found or source.metric < found[source.holder].metric:
+                    found[source.holder] = source
+        return sorted(found.values(), key=lambda s: (s.metric, s.holder))
+
+    def _accept(self, circuit: Circuit, handshake: bytes) -> Listener:
+        if circuit.cls is Class.THIN:
+            return self._courier.accept(circuit)
+        return self._exchange.accept(circuit, handshake)
+
+    # custody
+
+    def _deliver(self, message: Message) -> None:
+        """Hand a signed message to the part that it concerns."""
+        match message.kind:
+            case Kind.OFFER:
+                self._handover.on_offer(message)
+            case Kind.ACCEPT:
+                if not self._handover.on_accept(message) and not self._errands.on_accept(message):
+                    self._ctx.count("answers_to_nothing")
+            case Kind.REFUSE:
+                if not self._handover.on_refuse(message) and not self._errands.on_refuse(message):
+                    self._ctx.count("answers_to_nothing")
+            case Kind.STORED:
+                self._handover.on_stored(message)
+            case Kind.GRANT:
+                self._handover.on_grant(message)
+            case Kind.OWNED:
+                self._handover.on_owned(message)
+            case Kind.CANCEL:
+                self._handover.on_cancel(message)
+            case Kind.RELEASE:
+                self._leases.on_release(message)
+            case Kind.RELEASED:
+                self._leases.on_released(message)
+            case Kind.PROGRESS:
+                self._leases.on_progress(message)
+            case Kind.PROGRESS_ACK:
+                self._leases.on_progress_ack(message)
+            case Kind.STALE:
+                self._leases.on_stale(message)
+            case Kind.ERRAND:
+                self._errands.on_errand(message)
+            case Kind.RESULT:
+                self._errands.on_result(message)
+            case Kind.FAILED:
+                self._errands.on_failed(message)
+            case Kind.NOTICE:
+                self._journey.on_notice(message)
+            case _:
+                assert_never(message.kind)
+
+    # what it looks like
+
+    def status(self) -> Status:
+        """Take a snapshot for the owner of this peer."""
+        now_us = self._ctx.now_us
+        links = tuple(
+            LinkStatus(
+                link=link,
+                peer=n.up.peer.hex(),
+                address=n.up.address,
+                outbound=n.up.outbound,
+                cost=n.up.cost,
+                silent_us=now_us - n.heard_us,
+            )
+            for link, n in self._members.neighbours.items()
+        )
+        return Status(
+            peer=self.id.hex(),
+            network=self._ctx.config.network,
+            links=links,
+            routes=self._routes.snapshot() if self._routes else (),
+            walkers=tuple(_walker_status(w) for w in self._walkers),
+            holdings=dict(self._holdings),
+            circuits=len(self._circuits),
+            objects=len(self._walkers.objects),
+            counters=dict(self._ctx.counters),
+        )
+
+    def version(self, walker_id: bytes) -> Version | None:
+        """The newest version of a walker kept here, whatever this peer's role."""
+        walker = self._walkers.get(walker_id)
+        return walker.version if walker else None
+
+
+def _walker_status(walker: Walker) -> WalkerStatus:
+    manifest = walker.version.manifest if walker.version else None
+    return WalkerStatus(
+        walker=walker.id.hex(),
+        role=walker.role.value,
+        activity=walker.activity,
+        mode=walker.plan.mode,
+        epoch=walker.high_water[0],
+        hop=walker.high_water[2],
+        seq=manifest.seq if manifest else 0,
+        lap=manifest.progress.lap if manifest else 0,
+        laps=walker.plan.laps,
+        home=walker.plan.home.hex(),
+    )

@@ -1,0 +1,376 @@
+"""The table under routing: sources, what each neighbour said of them, what each was told.
+
+A source is a pair (name, holder). A route to it is feasible only if it is strictly nearer than the
+best (seqno, metric) that this peer ever advertised for it: hence no loops, at any instant.
+
+Rules of this file: it selects, ranks and words advertisements; it checks no signature and asks for
+nothing. Every order is total: (metric, holder id), then link number.
+Source: spec/routing.md, sections "Selection" and "Advertising"; RFC 8966 sections 3.5 to 3.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from mfd.core.config import Config
+from mfd.core.frames import Class
+from mfd.core.sources import Record
+
+__all__ = [
+    "ENTRIES_MAX",
+    "HOPS_MAX",
+    "METRIC_MAX",
+    "Distance",
+    "Key",
+    "Neighbour",
+    "Route",
+    "RouteTable",
+    "State",
+    "Want",
+    "is_nearer",
+]
+
+METRIC_MAX = 1 << 31  # anything above is out of reach
+HOPS_MAX = 255
+ENTRIES_MAX = 512  # in one UPDATE
+BODY_BYTES_MAX = 48 << 10
+ENTRY_OVERHEAD_BYTES = 32  # MessagePack heads and numbers of one entry, at most
+
+Key = tuple[str, bytes]  # (name, holder)
+Distance = tuple[int, int]  # (seqno, metric)
+Told = tuple[tuple[int, int, int] | None, ...]  # by class: (seqno, metric, hops)
+NOTHING: Told = (None,) * len(Class)
+
+
+class Route(NamedTuple):
+    """A neighbour's advertisement (metric and hops are the neighbour's), or a selected route."""
+
+    link: int | None  # None: this peer is the holder
+    record: Record
+    metric: int
+    hops: int
+
+
+class Want(NamedTuple):
+    """An infeasible advertisement that would be used if its holder raised its seqno."""
+
+    metric: int
+    holder: bytes
+    cls: Class
+    link: int
+
+
+def _by_class() -> list[Any]:
+    return [None] * len(Class)
+
+
+@dataclass(slots=True)
+class State:
+    """All that is known of one source; lists are indexed by class."""
+
+    newest: Record
+    until_us: int  # routes end here
+    forget_us: int  # feasibility distances end here
+    adverts: dict[int, list[Route | None]] = field(default_factory=dict)  # by link
+    best: list[Route | None] = field(default_factory=_by_class)  # selected
+    offer: list[Route | None] = field(default_factory=_by_class)  # selected and not pruned
+    feasibility: list[Distance | None] = field(default_factory=_by_class)
+    asked: list[Distance | None] = field(default_factory=_by_class)  # seqno last asked for, when
+
+
+@dataclass(slots=True)
+class Neighbour:
+    """One link."""
+
+    peer: bytes
+    cost: tuple[int, ...]  # by class
+    names: dict[str, int] = field(default_factory=dict)  # live adverts from there, per name
+    adverts: int = 0
+    told: dict[Key, Told] = field(default_factory=dict)
+    dirty: dict[Key, int] = field(default_factory=dict)  # what may have to be told -> when
+
+
+def is_nearer(distance: Distance, than: Distance) -> bool:
+    """Say whether (seqno, metric) is strictly better: newer, or as new and smaller."""
+    return (-distance[0], distance[1]) < (-than[0], than[1])
+
+
+class RouteTable:
+    """Sources, neighbours, selected routes and pending advertisements of one peer."""
+
+    def __init__(self, me: bytes, config: Config) -> None:
+        self.me = me
+        self.config = config
+        self.links: dict[int, Neighbour] = {}
+        self.names: dict[str, dict[bytes, State]] = {}
+        self.count = 0  # of states
+        self.wake_us: int | None = None  # never later than the first thing to do
+
+    def find(self, name: str, holder: bytes) -> State | None:
+        """Return what is known of a source."""
+        return self.names.get(name, {}).get(holder)
+
+    def wake(self, due_us: int) -> None:
+        """Remember that something is to be done then."""
+        self.wake_us = due_us if self.wake_us is None else min(self.wake_us, due_us)
+
+    # links
+
+    def link_up(self, link: int, neighbour: Neighbour, now_us: int) -> None:
+        """Add a neighbour; it is told everything at once."""
+        assert link not in self.links, f"link {link} is already up"
+        self.links[link] = neighbour
+        for name, states in self.names.items():
+            for holder in states:
+                self.mark(neighbour, (name, holder), now_us)
+
+    def link_down(self, link: int) -> dict[str, list[bytes]]:
+        """Forget a neighbour; return the sources that lost an advertisement, by name."""
+        gone = self.links.pop(link, None)
+        return {
+            name: [h for h, state in self.names[name].items() if state.adverts.pop(link, None)]
+            for name in (gone.names if gone else ())
+        }
+
+    def mark(self, neighbour: Neighbour, key: Key, due_us: int) -> None:
+        """Let a neighbour be told of a source by then, if there is news."""
+        neighbour.dirty[key] = min(neighbour.dirty.get(key, due_us), due_us)
+        self.wake(due_us)
+
+    # sources
+
+    def note(self, record: Record, now_us: int) -> State:
+        """Return the state of a record's source, made or renewed. A seqno is renewed only once."""
+        state = self.find(record.name, record.holder)
+        if state is not None and record.seqno <= state.newest.seqno:
+            return state
+        valid_us = min(record.valid_us, self.config.record_valid_us)
+        until_us, forget_us = now_us + valid_us, now_us + 2 * valid_us
+        if state is None:
+            state = State(record, until_us, forget_us)
+            self.names.setdefault(record.name, {})[record.holder] = state
+            self.count += 1
+        else:
+            state.newest, state.until_us, state.forget_us = record, until_us, forget_us
+        return state
+
+    def has_room(self, link: int, record: Record) -> bool:
+        """Say whether one more advertisement of this neighbour fits. Nothing is ever evicted."""
+        config, neighbour = self.config, self.links[link]
+        state = self.find(record.name, record.holder)
+        if state is not None and link in state.adverts:
+            return True
+        known = record.name in self.names
+        per_name = len(Class) * config.sources_per_name  # an honest neighbour never says more
+        return (
+            neighbour.adverts < config.adverts_per_link_max
+            and neighbour.names.get(record.name, 0) < per_name
+            and (known or len(self.names) < config.names_max)
+            and (state is not None or self.count < config.sources_max)
+        )
+
+    def put(self, link: int, state: State, said: Iterable[Route | None]) -> None:
+        """Take in an advertisement; None: nothing new in that class."""
+        name = state.newest.name
+        neighbour = self.links[link]
+        if link not in state.adverts:
+            state.adverts[link] = _by_class()
+            neighbour.adverts += 1
+            neighbour.names[name] = neighbour.names.get(name, 0) + 1
+        adverts = state.adverts[link]
+        adverts[:] = [new or old for new, old in zip(said, adverts, strict=True)]
+
+    def drop(self, link: int, state: State, mask: int) -> None:
+        """Forget what a neighbour said in the classes of `mask`."""
+        adverts = state.adverts.get(link)
+        if adverts is None:
+            return
+        for cls in Class:
+            if mask >> cls & 1:
+                adverts[cls] = None
+        if not any(adverts):
+            del state.adverts[link]
+            name, neighbour = state.newest.name, self.links[link]
+            neighbour.adverts -= 1
+            neighbour.names[name] -= 1
+            if not neighbour.names[name]:
+                del neighbour.names[name]
+
+    # selection
+
+    def feasible(self, state: State, cls: Class, advert: Route) -> bool:
+        """Babel's condition: strictly nearer than anything this peer ever advertised."""
+        limit = state.feasibility[cls]
+        return limit is None or is_nearer((advert.record.seqno, advert.metric), limit)
+
+    def lower(self, state: State, cls: Class, told: Route) -> None:
+        """Note that `told` is advertised: the feasibility distance never lies above it."""
+        limit, said = state.feasibility[cls], (told.record.seqno, told.metric)
+        if limit is None or is_nearer(said, limit):
+            state.feasibility[cls] = said
+
+    def candidates(self, state: State, cls: Class) -> list[tuple[Route, Route]]:
+        """Return (route from here, advertisement) for each neighbour that advertises the source."""
+        pairs = []
+        for link, adverts in state.adverts.items():
+            advert = adverts[cls]
+            if advert is not None:
+                metric = advert.metric + self.links[link].cost[cls]
+                if metric <= METRIC_MAX:
+                    hops = min(advert.hops + 1, HOPS_MAX)
+                    pairs.append((Route(link, advert.record, metric, hops), advert))
+        return pairs
+
+    def select(self, state: State, cls: Class) -> None:
+        """Choose the nearest feasible route; of equals the present one, then the lowest link."""
+        now = state.best[cls]
+        here = now.link if now else None
+        state.best[cls] = min(
+            (route for route, ad in self.candidates(state, cls) if self.feasible(state, cls, ad)),
+            key=lambda route: (route.metric, route.link != here, route.link),
+            default=None,
+        )
+
+    def order(self, route: Route) -> tuple[Any, ...]:
+        """The ranking of sources, the same at every peer: two orders side by side never settle."""
+        return (route.metric, route.record.holder)
+
+    def ranked(self, name: str, cls: Class) -> list[Route]:
+        """Return the selected routes to the holders of a name, nearest first."""
+        states = self.names.get(name, {}).values()
+        best = [state.best[cls] for state in states]
+        return sorted((route for route in best if route is not None), key=self.order)
+
+    def settle(self, name: str, changed: Iterable[bytes], now_us: int) -> None:
+        """Select anew for the changed holders, prune to the k nearest, mark what is news."""
+        states = self.names.get(name, {})
+        for holder in changed:
+            if holder != self.me and holder in states:
+                for cls in Class:
+                    self.select(states[holder], cls)
+        for cls in Class:
+            kept = self.ranked(name, cls)[: self.config.sources_per_name]
+            offers = {route.record.holder: route for route in kept}
+            for holder, state in states.items():
+                offer = offers.get(holder)
+                if offer != state.offer[cls]:
+                    state.offer[cls] = offer
+                    hurry = offer is None or self._answers(state, cls, offer)
+                    due_us = now_us if hurry else now_us + self.config.update_batch_us
+                    for neighbour in self.links.values():
+                        self.mark(neighbour, (name, holder), due_us)
+        for holder in [h for h, state in states.items() if self._is_idle(state, now_us)]:
+            self.forget(name, holder)
+
+    def _answers(self, state: State, cls: Class, offer: Route) -> bool:
+        """Say whether somebody waits for this seqno."""
+        asked = state.asked[cls]
+        if asked is None or offer.record.seqno < asked[0]:
+            return False
+        state.asked[cls] = None
+        return True
+
+    def _is_idle(self, state: State, now_us: int) -> bool:
+        """Say whether a state may go: nobody speaks of it, and nothing that we said binds us."""
+        if state.adverts or any(state.best):
+            return False
+        bound = any(state.feasibility) and state.newest.holder != self.me
+        return not bound or now_us >= state.forget_us
+
+    def forget(self, name: str, holder: bytes) -> None:
+        """Drop a state."""
+        del self.names[name][holder]
+        self.count -= 1
+        if not self.names[name]:
+            del self.names[name]
+
+    # repair
+
+    def toward(self, state: State, cls: Class, asker: int) -> int | None:
+        """Return the link for a seqno request: a feasible route first, never back to the asker."""
+        pairs = [pair for pair in self.candidates(state, cls) if pair[0].link != asker]
+        if not pairs:
+            return None
+        return min(
+            pairs,
+            key=lambda pair: (not self.feasible(state, cls, pair[1]), pair[0].metric, pair[0].link),
+        )[0].link
+
+    def wants(self, name: str) -> tuple[bool, list[Want]]:
+        """Return (nothing feasible at all, what a newer seqno would repair), nearest first."""
+        lacking: list[Want] = []
+        better: list[Want] = []
+        for cls in Class:
+            ranks = [self.order(route) for route in self.ranked(name, cls)]
+            worst = ranks[: self.config.sources_per_name][-1:]
+            full = len(ranks) >= self.config.sources_per_name
+            for holder, state in self.names.get(name, {}).items():
+                best = state.best[cls]
+                for route, advert in self.candidates(state, cls):
+                    if best is not None and route.metric >= best.metric:
+                        continue
+                    if self.feasible(state, cls, advert) or route.link is None:
+                        continue
+                    want = Want(route.metric, holder, cls, route.link)
+                    if not ranks:
+                        lacking.append(want)
+                    elif not full or self.order(route) <= worst[0]:
+                        better.append(want)
+        return bool(lacking), sorted(lacking or better)
+
+    # advertising
+
+    def updates(self, now_us: int) -> list[tuple[int, list[Any]]]:
+        """Return the UPDATE bodies due now, by link; what they say binds this peer from here on."""
+        bodies = []
+        for link, neighbour in self.links.items():
+            keys = sorted(key for key, due_us in neighbour.dirty.items() if due_us <= now_us)
+            retractions: list[Any] = []
+            adverts: list[Any] = []
+            for key in keys:
+                del neighbour.dirty[key]
+                self._word(neighbour, key, retractions, adverts)
+            bodies += [(link, body) for body in _split(retractions + adverts)]
+            for due_us in neighbour.dirty.values():
+                self.wake(due_us)
+        return bodies
+
+    def _word(self, to: Neighbour, key: Key, retractions: list[Any], adverts: list[Any]) -> None:
+        """Word the difference between what a neighbour was told of a source and what holds now."""
+        state = self.find(*key)
+        offers = state.offer if state else _by_class()
+        before = to.told.pop(key, NOTHING)
+        after = tuple(o and (o.record.seqno, o.metric, o.hops) for o in offers)
+        if any(after):
+            to.told[key] = after
+        lost = sum(1 << c for c in Class if before[c] is not None and after[c] is None)
+        if lost:
+            retractions.append([*key, lost])
+        news = [offers[cls] if after[cls] != before[cls] else None for cls in Class]
+        entries: dict[tuple[bytes, int], list[int | None]] = {}
+        for cls, route in zip(Class, news, strict=True):
+            if state is not None and route is not None:
+                self.lower(state, cls, route)
+                metrics = entries.setdefault((route.record.sealed, route.hops), _by_class())
+                metrics[cls] = route.metric
+        adverts += [[sealed, *metrics, hops] for (sealed, hops), metrics in entries.items()]
+
+
+def _split(entries: list[Any]) -> list[list[Any]]:
+    """Cut entries into bodies within the limits, in order."""
+    bodies: list[list[Any]] = []
+    room = 0
+    for entry in entries:
+        size = ENTRY_OVERHEAD_BYTES + sum(
+            len(part if isinstance(part, bytes) else part.encode())
+            for part in entry
+            if isinstance(part, bytes | str)
+        )
+        if size > room or len(bodies[-1]) >= ENTRIES_MAX:
+            bodies.append([])
+            room = BODY_BYTES_MAX
+        bodies[-1].append(entry)
+        room -= size
+    return bodies

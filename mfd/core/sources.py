@@ -1,0 +1,93 @@
+"""What a holder signs about one data name that it holds.
+
+    | holder's key 32 | signature 64 | MessagePack [network, name, seqno, samples, minutes] |
+
+Rules of this file: values and their checks; whether a record is new or late is routing's business.
+Source: spec/routing.md, section "Source records".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from mfd.packet.errors import Fault, PacketError
+from mfd.packet.limits import NAME_BYTES_MAX
+from mfd.packet.signing import KEY_BYTES, Signer, Verifier, open_sealed, seal
+
+__all__ = ["RECORD_BYTES_MAX", "SEQNO_MAX", "Record", "is_name", "open_record", "seal_record"]
+
+DOMAIN = "mfd.src.v1"
+RECORD_BYTES_MAX = 1024  # key, signature, a name of 512 bytes, a network of 64, three numbers
+NETWORK_BYTES_MAX = 64
+SEQNO_MAX = (1 << 63) - 1
+SAMPLES_MAX = (1 << 63) - 1
+MINUTES_MAX = (1 << 16) - 1
+MINUTE_US = 60_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One holder's word that it holds one name. Only the holder can raise `seqno`."""
+
+    name: str
+    holder: bytes
+    seqno: int
+    samples: int
+    valid_us: int  # from the moment when this seqno is first heard; no clock is shared
+    sealed: bytes  # the exact bytes, to be passed on
+
+
+def seal_record(network: str, record: Record, signer: Signer) -> Record:
+    """Return `record` with its holder and its sealed bytes filled in by the signer."""
+    minutes = min(max(1, -(-record.valid_us // MINUTE_US)), MINUTES_MAX)
+    body = msgpack.packb([network, record.name, record.seqno, record.samples, minutes])
+    return Record(
+        name=record.name,
+        holder=signer.public_key,
+        seqno=record.seqno,
+        samples=record.samples,
+        valid_us=minutes * MINUTE_US,
+        sealed=seal(DOMAIN, body, signer),
+    )
+
+
+def open_record(sealed: bytes, network: str, verify: Verifier) -> Record:
+    """Check a sealed record of this network.
+
+    Raises: PacketError.
+    """
+    holder, body = open_sealed(DOMAIN, sealed, verify, RECORD_BYTES_MAX)
+    match _unpack(body):
+        case [str() as home, str() as name, int() as seqno, int() as samples, int() as minutes]:
+            whole = all(type(n) is int for n in (seqno, samples, minutes))
+            ranges = 0 <= seqno <= SEQNO_MAX and 0 <= samples <= SAMPLES_MAX
+            valid = ranges and 1 <= minutes <= MINUTES_MAX
+            if whole and valid and home == network and is_name(name) and _may_hold(name, holder):
+                return Record(name, holder, seqno, samples, minutes * MINUTE_US, bytes(sealed))
+    raise PacketError(Fault.FIELD, "source record")
+
+
+def is_name(name: object) -> bool:
+    """Say whether this is a data name: printable text of 1 to 512 bytes in UTF-8."""
+    return (
+        isinstance(name, str)
+        and 0 < len(name) <= NAME_BYTES_MAX
+        and name.isprintable()
+        and len(name.encode()) <= NAME_BYTES_MAX
+    )
+
+
+def _may_hold(name: str, holder: bytes) -> bool:
+    return not name.startswith("@") or name == "@" + holder.hex()
+
+
+def _unpack(body: Any) -> Any:
+    try:
+        return msgpack.unpackb(
+            body, max_str_len=NAME_BYTES_MAX, max_bin_len=KEY_BYTES, max_array_len=8, max_map_len=0
+        )
+    except (ValueError, msgpack.UnpackException) as error:
+        raise PacketError(Fault.MSGPACK, "source record") from error

@@ -1,0 +1,67 @@
+"""What a peer looks like from outside: an immutable snapshot, cheap to take, safe to show.
+
+Ids are full hexadecimal text; whoever shows them shortens them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["LinkStatus", "RouteStatus", "Status", "WalkerStatus"]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatus:
+    """One link to a neighbour."""
+
+    link: int
+    peer: str
+    address: str
+    outbound: bool
+    cost: int  # unit 10 us
+    silent_us: int  # since the last frame from there
+
+
+@dataclass(frozen=True, slots=True)
+class RouteStatus:
+    """One selected route to a holder of a data name."""
+
+    name: str
+    holder: str
+    via: str  # neighbour's id; empty where this peer is the holder
+    metric: int  # unit 10 us
+    hops: int
+    seqno: int
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class WalkerStatus:
+    """One walker that this peer knows of."""
+
+    walker: str
+    role: str  # own, held, shadow, released, done, fenced
+    activity: str  # one phrase: "training layers 2:4 on digits/train"
+    mode: str
+    epoch: int
+    hop: int
+    seq: int
+    lap: int
+    laps: int
+    home: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The whole peer."""
+
+    peer: str
+    network: str
+    links: tuple[LinkStatus, ...]
+    routes: tuple[RouteStatus, ...]
+    walkers: tuple[WalkerStatus, ...]
+    holdings: Mapping[str, int]  # data name -> samples
+    circuits: int
+    objects: int
+    counters: Mapping[str, int] = field(default_factory=dict)

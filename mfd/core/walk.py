@@ -1,0 +1,205 @@
+"""Where a model goes next and which layers learn there: every peer can read the plan and decide.
+
+Rules of this file: pure functions of plan, manifest and what is known of holders; no state.
+Source: spec/walk.md; the order of blocks decides the bytes (spec/rationale.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from mfd.packet.manifest import Manifest, Progress
+from mfd.packet.plan import Plan
+from mfd.packet.task import Range
+
+__all__ = [
+    "Arrive",
+    "Known",
+    "Measure",
+    "Move",
+    "Round",
+    "SkipLap",
+    "Step",
+    "Train",
+    "Wait",
+    "after_round",
+    "after_stop",
+    "decide",
+    "ranges_of",
+]
+
+MARK_BYTES = 8  # of a peer id in `visited`
+
+
+class Known(Protocol):
+    """A holder that a route leads to; nearest first, the peer itself among them if it holds."""
+
+    @property
+    def holder(self) -> bytes:
+        """Its peer id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Learn here."""
+
+    ranges: tuple[Range, ...]
+    journey: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Hand over to the first of these that takes it."""
+
+    targets: tuple[bytes, ...]
+    why: str  # shown by `mfd trace`
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Let a holder of a verification name measure this version."""
+
+    targets: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Federated averaging: all these holders train the same version, the owner merges."""
+
+    targets: tuple[bytes, ...]
+    ranges: tuple[Range, ...]
+    journey: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SkipLap:
+    """The rest of this lap is out of reach: commit the beginning of the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrive:
+    """The journey is over and this is home."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing can be done now."""
+
+    reason: str
+
+
+Step = Train | Move | Measure | Round | SkipLap | Arrive | Wait
+
+
+def decide(
+    plan: Plan,
+    manifest: Manifest,
+    me: bytes,
+    *,
+    holders: Sequence[Known],
+    verifiers: Sequence[Known],
+    measured: bool,
+    shunned: frozenset[bytes],
+) -> Step:
+    """Return the next step of the walker that `me` owns in version `manifest`.
+
+    `measured` says that this version has been measured; `shunned` are holders that failed lately.
+    """
+    progress = manifest.progress
+    reachable = tuple(s.holder for s in holders if s.holder not in shunned)
+    boundary = progress.stops > 0 and not progress.visited and manifest.trainer == me
+    if boundary and plan.verify and not measured and verifiers:
+        return Measure(tuple(s.holder for s in verifiers))
+    if progress.lap >= plan.laps:
+        return Arrive() if me == plan.home else Move((plan.home,), "the journey is over: home")
+    if not progress.stops and len(reachable) < plan.min_holders:
+        return Wait(f"{len(reachable)} of {plan.min_holders} holders of {_names(plan)} are known")
+    if plan.mode == "fedavg":
+        return _round(plan, manifest, me, reachable)
+    return _stop(plan, manifest, me, reachable, boundary=boundary)
+
+
+def _names(plan: Plan) -> str:
+    return " or ".join(plan.names)
+
+
+def _round(plan: Plan, manifest: Manifest, me: bytes, reachable: tuple[bytes, ...]) -> Step:
+    if me != plan.home:
+        return Move((plan.home,), "federated averaging is run from home")
+    if not reachable:
+        return Wait(f"no holder of {_names(plan)} is known")
+    lap = manifest.progress.lap
+    journey = (lap / plan.laps, (lap + 1) / plan.laps)
+    return Round(reachable, ((0, len(manifest.layers)),), journey)
+
+
+def _stop(
+    plan: Plan, manifest: Manifest, me: bytes, reachable: tuple[bytes, ...], *, boundary: bool
+) -> Step:
+    progress = manifest.progress
+    unvisited = tuple(h for h in reachable if h[:MARK_BYTES] not in progress.visited)
+    if not unvisited:
+        return SkipLap() if progress.visited else Wait(f"no holder of {_names(plan)} is known")
+    # The last peer of a lap is not the first of the next one: it would see its own data twice.
+    others = tuple(h for h in unvisited if h != me)
+    if me in unvisited and not (boundary and others):
+        layers = len(manifest.layers)
+        return Train(ranges_of(plan, progress, layers), _journey(plan, progress, len(unvisited)))
+    return Move(others, f"nearest of {len(others)} unvisited in lap {progress.lap + 1}")
+
+
+def ranges_of(plan: Plan, progress: Progress, layers: int) -> tuple[Range, ...]:
+    """Return the layers that learn at this stop, in ascending order."""
+    if plan.mode != "snake" or progress.lap < plan.full_laps:
+        return ((0, layers),)
+    body = layers - 1 if plan.head and layers > 1 else layers
+    per_stop = min(plan.layers_per_stop, body)
+    blocks = -(-body // per_stop)
+    turn = progress.stops if plan.order == "stop" else progress.lap - plan.full_laps
+    low = (turn % blocks) * per_stop
+    high = min(low + per_stop, body)
+    if body == layers:
+        return ((low, high),)
+    if high == body:
+        return ((low, layers),)
+    return ((low, high), (body, layers))
+
+
+def _journey(plan: Plan, progress: Progress, unvisited: int) -> tuple[float, float]:
+    """Return the part of the whole journey that the next stop covers, for the learning rate."""
+    seen = len(progress.visited)
+    stops = max(progress.holders, seen + unvisited, 1)
+    start = (progress.lap + min(seen / stops, 1)) / plan.laps
+    return start, (progress.lap + min((seen + 1) / stops, 1)) / plan.laps
+
+
+def after_stop(
+    plan: Plan, progress: Progress, me: bytes, *, steps: int, holders: Sequence[Known], layers: int
+) -> Progress:
+    """Return the progress to be signed after training here: the next lap where none is left."""
+    visited = (*progress.visited, me[:MARK_BYTES])
+    left = [s for s in holders if s.holder[:MARK_BYTES] not in visited]
+    done = replace(progress, stops=progress.stops + 1, step=progress.step + steps, visited=visited)
+    return _at_cursor(plan, done if left else _next_lap(done), layers)
+
+
+def after_round(plan: Plan, progress: Progress, *, clients: int, steps: int) -> Progress:
+    """Return the progress to be signed after a federated round, or a lap cut short."""
+    stops, step = progress.stops + clients, progress.step + steps
+    return _next_lap(replace(progress, stops=stops, step=step))
+
+
+def _next_lap(progress: Progress) -> Progress:
+    return replace(
+        progress,
+        lap=progress.lap + 1,
+        holders=len(progress.visited) or progress.holders,
+        visited=(),
+    )
+
+
+def _at_cursor(plan: Plan, progress: Progress, layers: int) -> Progress:
+    return replace(progress, cursor=ranges_of(plan, progress, layers)[0][0])

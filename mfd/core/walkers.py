@@ -1,0 +1,103 @@
+"""The table of walkers at one peer, and the objects that its rows keep alive.
+
+Rules of this file: a row is saved before anything is promised; an object is dropped only when no
+row names it any more.
+Source: spec/custody.md, section "Records".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from mfd.core.context import Context
+from mfd.core.custody import Identity, Role, Version, Walker
+from mfd.core.exchange import Wanted
+from mfd.packet.errors import PacketError
+
+__all__ = ["Walkers"]
+
+WALKERS_MAX = 4_096
+
+
+class Walkers:
+    """Walkers by id."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._walkers: dict[bytes, Walker] = {}
+        self._objects: dict[bytes, int] = {}  # complete and durable here
+        self._broken = ""  # why the disk takes nothing more
+
+    def __iter__(self) -> Iterator[Walker]:
+        return iter(list(self._walkers.values()))
+
+    @property
+    def objects(self) -> Mapping[bytes, int]:
+        """Digest -> raw bytes of everything on this disk."""
+        return self._objects
+
+    def restore(self, records: Mapping[str, bytes], objects: Mapping[bytes, int]) -> None:
+        """Read the ledger back; a row that cannot be read is reported and left alone."""
+        self._objects = dict(objects)
+        for key in sorted(records):
+            if not key.startswith("walker/"):
+                continue
+            try:
+                walker = Walker.from_row(records[key], self._ctx.verify)
+            except (PacketError, ValueError, TypeError, KeyError, IndexError) as error:
+                self._ctx.report("corrupt", row=key, reason=str(error))
+                continue
+            missing = [d for d in walker.kept() if d not in self._objects]
+            if missing and walker.role in (Role.OWN, Role.SHADOW):
+                self._ctx.report("corrupt", row=key, reason=f"{len(missing)} objects are missing")
+            self._walkers[walker.id] = walker
+
+    def get(self, walker_id: bytes) -> Walker | None:
+        """The walker, if it is known here."""
+        return self._walkers.get(walker_id)
+
+    def add(self, identity: Identity) -> Walker | None:
+        """Return a new record, or None where there is no room or the disk is broken."""
+        if len(self._walkers) >= WALKERS_MAX or self._broken:
+            return None
+        walker = self._walkers[identity.walker] = Walker(identity)
+        return walker
+
+    def slots_used(self) -> int:
+        """Walkers that occupy this peer."""
+        return sum(1 for w in self._walkers.values() if w.role is Role.OWN or w.held is not None)
+
+    def lacks(self, walker: Walker, version: Version) -> Wanted:
+        """Return what of a version is not here, by what this walker's own lineage left here.
+
+        Objects of other walkers do not count, so that a forged manifest cannot fish for them.
+        """
+        kept = walker.kept()
+        return tuple(
+            (digest, size)
+            for digest, size in version.objects.items()
+            if digest not in kept or digest not in self._objects
+        )
+
+    def save(
+        self, walker: Walker, *, then: Callable[[], object], objects: tuple[bytes, ...] = ()
+    ) -> None:
+        """Make a row and the new objects that it names durable, drop what no row names, go on."""
+        sizes = walker.kept()
+        named = {digest for other in self._walkers.values() for digest in other.kept()}
+        drop = tuple(digest for digest in self._objects if digest not in named)
+        for digest in drop:
+            del self._objects[digest]
+
+        def stored() -> None:
+            self._objects.update({d: sizes[d] for d in objects if d in sizes})
+            then()
+
+        self._ctx.store(
+            objects=objects, put=(walker.row(),), drop=drop, then=stored, failed=self._failed
+        )
+
+    def _failed(self, reason: str) -> None:
+        """The disk has lied or is full: own nothing new, promise nothing."""
+        self._broken = reason
+        self._ctx.report("disk", reason=reason)

@@ -1,0 +1,88 @@
+"""A disk in memory: what was synced survives a crash, the rest does not."""
+
+from __future__ import annotations
+
+from blake3 import blake3
+
+from mfd.core.effects import Keep, Store
+from mfd.packet.chunks import Encoding, decode_chunk, encode_chunk, item_bytes_at
+from mfd.packet.errors import Fault, PacketError
+from mfd.packet.limits import CHUNK_BYTES
+from mfd.packet.objects import Buffer, LayerObject, chunk_root
+
+__all__ = ["Disk"]
+
+
+class Disk:
+    """Objects and ledger of one simulated peer."""
+
+    def __init__(self) -> None:
+        self.boot = 0
+        self.records: dict[str, bytes] = {}
+        self.objects: dict[bytes, bytes] = {}  # synced
+        self._growing: dict[bytes, bytearray] = {}
+        self._fresh: dict[bytes, bytes] = {}  # complete, not synced
+
+    def start(self) -> int:
+        """Count a boot; what was not synced is gone."""
+        self._growing.clear()
+        self._fresh.clear()
+        self.boot += 1
+        return self.boot
+
+    def add(self, layer: LayerObject) -> None:
+        """Write a whole object, not yet synced."""
+        self._fresh[layer.digest] = layer.tobytes()
+
+    def read(self, digest: bytes) -> bytes:
+        """Return a whole object. Raises: KeyError."""
+        return self.objects[digest] if digest in self.objects else self._fresh[digest]
+
+    def keep(self, keep: Keep) -> Fault | None:
+        """Carry out a Keep effect; return what is wrong with the chunk, if anything."""
+        start = keep.chunk * CHUNK_BYTES
+        size = min(CHUNK_BYTES, keep.raw_bytes - start)
+        try:
+            raw = decode_chunk(keep.encoding, keep.body, raw_bytes=size)
+        except PacketError as error:
+            return error.fault
+        if blake3(raw).digest() != keep.chunks[keep.chunk]:
+            return Fault.DIGEST
+        growing = self._growing.setdefault(keep.digest, bytearray(keep.raw_bytes))
+        growing[start : start + size] = raw
+        return None
+
+    def store(self, store: Store) -> None:
+        """Carry out a Store effect."""
+        for digest in store.objects:
+            if digest in self._growing:
+                self._fresh[digest] = bytes(self._growing.pop(digest))
+            if digest in self._fresh:
+                data = self._fresh.pop(digest)
+                assert chunk_root(len(data), _digests(data)) == digest, "an object is incomplete"
+                self.objects[digest] = data
+            assert digest in self.objects, f"object {digest.hex()[:12]} was never written"
+        self.records.update(store.put)
+        for key in store.delete:
+            self.records.pop(key, None)
+        for digest in store.drop:
+            self.objects.pop(digest, None)
+
+    def table(self, digest: bytes) -> bytes:
+        """Return the chunk digests of an object, joined."""
+        return b"".join(_digests(self.read(digest)))
+
+    def chunk(self, digest: bytes, number: int) -> tuple[int, Buffer]:
+        """Return (encoding, body) of one chunk for the wire."""
+        data = self.read(digest)
+        raw = memoryview(data)[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
+        item = item_bytes_at(data, number)
+        return encode_chunk(raw, item_bytes=item, encoding=Encoding.PLANES)
+
+    def discard(self, digest: bytes) -> None:
+        """Forget a growing object."""
+        self._growing.pop(digest, None)
+
+
+def _digests(data: bytes) -> list[bytes]:
+    return [blake3(data[i : i + CHUNK_BYTES]).digest() for i in range(0, len(data), CHUNK_BYTES)]
