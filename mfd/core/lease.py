@@ -31,6 +31,7 @@ from mfd.packet.objects import object_digest
 
 __all__ = ["Leases", "Reissuer"]
 
+PROBE_US = 1_000_000  # time for an answer before a re-issue
 SENT_MAX = 16  # unacknowledged PROGRESS remembered
 
 
@@ -171,15 +172,11 @@ class Leases:
         """This peer is a shadow: expect PROGRESS."""
         self._stop(walker)
         newest = self._newest(walker)
-        if newest is not None:
-            rank = self._rank(newest)
+        if newest is not None and (self._ctx.me in newest.shadows):
+            rank = newest.shadows.index(self._ctx.me) + 1
             self._of(walker).timer = self._ctx.after(
                 rank * newest.lease_us, partial(self._expired, walker)
             )
-
-    def _rank(self, newest: Certificate) -> int:
-        me = self._ctx.me
-        return newest.shadows.index(me) + 1 if me in newest.shadows else len(newest.shadows) + 1
 
     def on_progress(self, message: Message) -> None:
         """The owner lives; or an old owner does not know yet that it is one.
@@ -235,6 +232,26 @@ class Leases:
         self._walkers.save(walker, then=answer)
 
     def _expired(self, walker: Walker) -> None:
+        """Ask whom we handed to: it may know that the walker is two hand-overs on."""
+        newest = self._newest(walker)
+        if walker.role is not Role.SHADOW or newest is None:
+            return
+        digest = object_digest(walker.certificates[0])
+        self._courier.send(newest.target, Kind.RECLAIM, walker.id, digest)
+        patience_us = max(newest.lease_us // 4, PROBE_US)
+        self._of(walker).timer = self._ctx.after(patience_us, partial(self._lost, walker))
+
+    def on_reclaim(self, message: Message) -> None:
+        """A shadow has heard nothing: answer with a sign of life, or with what is newer."""
+        walker = self._walkers.get(message.body[0])
+        if walker is None or not walker.certificates:
+            return
+        if walker.role is Role.OWN and message.sender in self._of(walker).unreleased:
+            self.renew(walker)
+        else:
+            self._courier.send(message.sender, Kind.STALE, walker.id, list(walker.certificates))
+
+    def _lost(self, walker: Walker) -> None:
         if walker.role is not Role.SHADOW:
             return
         newest = self._newest(walker)
@@ -287,25 +304,40 @@ class Leases:
     # fencing
 
     def on_stale(self, message: Message) -> None:
-        """Somebody shows newer certificates: if they follow ours, this branch is over.
+        """Somebody shows newer certificates: an owner's branch is over, a shadow learns its rank.
 
         Raises: PacketError for certificates that do not verify.
         """
         walker_id, chain = message.body
         walker = self._walkers.get(walker_id)
-        if walker is None or walker.role is not Role.OWN or not chain or not walker.certificates:
+        if walker is None or not chain or not walker.certificates:
             return
         newest = open_certificate(chain[0], self._ctx.verify)
+        if newest.walker != walker_id or not self._proves(newest, chain, walker):
+            return
+        if walker.role is Role.SHADOW:
+            walker.certificates = tuple(chain)
+            walker.high_water = newest.position
+            self._walkers.save(walker, then=partial(self.watch, walker))
+        elif walker.role is Role.OWN:
+            self._fence(walker, newest)
+
+    def _proves(self, newest: Certificate, chain: list[bytes], walker: Walker) -> bool:
+        """Whether a chain is newer than ours and hangs on to it, directly or by one link more."""
         mine = self._newest(walker)
         assert mine is not None
-        if newest.walker != walker_id or newest.epoch <= mine.epoch:
-            return
-        if not follows(newest, mine, walker.certificates[0]):
-            older = open_certificate(chain[1], self._ctx.verify) if len(chain) > 1 else None
-            if older is None or not follows(newest, older, chain[1]):
-                return
-            if older.epoch == mine.epoch and older.hop < mine.hop:
-                return
+        if newest.position <= mine.position:
+            return False
+        if walker.role is Role.OWN and newest.epoch == mine.epoch:
+            return False  # within its epoch an owner is only followed by whom it granted to
+        if follows(newest, mine, walker.certificates[0]):
+            return True
+        if len(chain) < 2:
+            return False
+        older = open_certificate(chain[1], self._ctx.verify)
+        return follows(newest, older, chain[1]) and older.position >= mine.position
+
+    def _fence(self, walker: Walker, newest: Certificate) -> None:
         self._stop(walker)
         walker.role = Role.FENCED
         walker.high_water = newest.position

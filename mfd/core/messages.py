@@ -48,6 +48,7 @@ class Kind(IntEnum):
     RESULT = 14  # errand, claims, manifest | empty, signature | empty
     FAILED = 15  # errand, reason
     NOTICE = 16  # walker, kind, fields
+    RECLAIM = 17  # walker, certificate digest: is it still with you?
 
 
 _FIELDS: dict[Kind, tuple[type[Any], ...]] = {
@@ -67,6 +68,7 @@ _FIELDS: dict[Kind, tuple[type[Any], ...]] = {
     Kind.RESULT: (bytes, dict, bytes, bytes),
     Kind.FAILED: (bytes, str),
     Kind.NOTICE: (bytes, str, dict),
+    Kind.RECLAIM: (bytes, bytes),
 }
 
 

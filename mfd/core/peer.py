@@ -356,6 +356,8 @@ class Peer:
                 self._leases.on_progress(message)
             case Kind.PROGRESS_ACK:
                 self._leases.on_progress_ack(message)
+            case Kind.RECLAIM:
+                self._leases.on_reclaim(message)
             case Kind.STALE:
                 self._leases.on_stale(message)
             case Kind.ERRAND:
