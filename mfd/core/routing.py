@@ -37,6 +37,7 @@ REQUEST_HOPS = 64
 SEQNO_JUMP = 1 << 16  # at most, in answer to one request: heals a boot counter left behind
 SWEEPS = 32  # looks for expired records in the time that a record is valid
 LAZY_DOUBLINGS = 6
+ALL_CLASSES = (1 << len(Class)) - 1
 
 Outgoing = Update | SeqnoRequest
 
@@ -340,11 +341,12 @@ class Routes:
             if now_us >= own.made_us + half_us:
                 self._announce(name, own.record.seqno + 1, own.record.samples, now_us)
         for name, states in list(self._table.names.items()):
-            for holder, state in states.items():
-                if holder != self.me and now_us >= state.until_us:
-                    for link in list(state.adverts):
-                        self._table.drop(link, state, 3)
-            self._settle(name, list(states), now_us)
+            ended = [h for h, state in states.items() if now_us >= state.until_us and h != self.me]
+            for state in map(states.__getitem__, ended):
+                for link in list(state.adverts):
+                    self._table.drop(link, state, ALL_CLASSES)
+            if ended:
+                self._settle(name, ended, now_us)
         self._sweep_us = None
         if self._table.count:
             self._sweep_us = now_us + self._config.record_valid_us // SWEEPS

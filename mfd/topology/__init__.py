@@ -1,0 +1,29 @@
+"""Graph files <-> Topology: who exists, what each holds, who is linked to whom and how well."""
+
+from mfd.topology.files import dump, from_graph, load, to_graph
+from mfd.topology.making import KINDS, make
+from mfd.topology.values import (
+    BULK_BYTES,
+    THIN_BYTES,
+    Edge,
+    Node,
+    Topology,
+    TopologyError,
+    link_cost,
+)
+
+__all__ = [
+    "BULK_BYTES",
+    "KINDS",
+    "THIN_BYTES",
+    "Edge",
+    "Node",
+    "Topology",
+    "TopologyError",
+    "dump",
+    "from_graph",
+    "link_cost",
+    "load",
+    "make",
+    "to_graph",
+]
