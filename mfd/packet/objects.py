@@ -14,91 +14,37 @@ from math import prod
 from typing import Any
 
 import msgpack
-import numpy as np
 from blake3 import blake3
 
 from mfd.packet.errors import Fault, PacketError
 from mfd.packet.limits import (
     ALIGN_BYTES,
     CHUNK_BYTES,
+    ITEMS_MAX,
     NAME_BYTES_MAX,
     OBJECT_BYTES_MAX,
     RANK_MAX,
     TABLE_BYTES_MAX,
     TENSORS_MAX,
 )
+from mfd.packet.tensors import DTYPES, Buffer, Tensor
 
 __all__ = [
     "DTYPES",
     "Buffer",
     "LayerObject",
     "Tensor",
+    "chunk_digest",
     "chunk_root",
     "object_digest",
     "pack_layer",
+    "read_table",
     "unpack_layer",
+    "wrap_object",
 ]
 
-Buffer = bytes | bytearray | memoryview
 DOMAIN = b"mfd.object.v1"
 HEAD_BYTES = 8  # u32 table bytes, u32 zero
-
-# name -> (item bytes, numpy type that holds it without change)
-DTYPES: dict[str, tuple[int, str]] = {
-    "bool": (1, "|b1"),
-    "u8": (1, "|u1"),
-    "i8": (1, "|i1"),
-    "u16": (2, "<u2"),
-    "i16": (2, "<i2"),
-    "u32": (4, "<u4"),
-    "i32": (4, "<i4"),
-    "u64": (8, "<u8"),
-    "i64": (8, "<i8"),
-    "f16": (2, "<f2"),
-    "f32": (4, "<f4"),
-    "f64": (8, "<f8"),
-    "c64": (8, "<c8"),
-    "c128": (16, "<c16"),
-    "bf16": (2, "<u2"),
-    "f8_e4m3fn": (1, "|u1"),
-    "f8_e5m2": (1, "|u1"),
-    "f8_e4m3fnuz": (1, "|u1"),
-    "f8_e5m2fnuz": (1, "|u1"),
-}
-_NUMPY_NAMES = {
-    np.dtype(code).newbyteorder("="): name
-    for name, (_, code) in DTYPES.items()
-    if not name.startswith(("bf", "f8_"))
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """One tensor as little-endian, C-contiguous bytes that it borrows from its owner."""
-
-    dtype: str  # a key of DTYPES
-    shape: tuple[int, ...]
-    data: memoryview  # format "B", read-only where the source is
-
-    def array(self) -> np.ndarray[Any, Any]:
-        """View the bytes as a numpy array; bf16 and fp8 appear as unsigned integers of their width."""
-        return np.frombuffer(self.data, dtype=DTYPES[self.dtype][1]).reshape(self.shape)
-
-    @classmethod
-    def of(cls, value: Tensor | np.ndarray[Any, Any]) -> Tensor:
-        """Borrow an array's bytes; copies only where they are not contiguous little-endian.
-
-        Raises: TypeError for an element type that the format does not know.
-        """
-        if isinstance(value, Tensor):
-            return value
-        array = np.asarray(value)
-        name = _NUMPY_NAMES.get(array.dtype.newbyteorder("="))
-        if name is None:
-            raise TypeError(f"element type {array.dtype} cannot travel; known: {', '.join(DTYPES)}")
-        array = np.ascontiguousarray(array, dtype=DTYPES[name][1])
-        shape = np.shape(value)
-        return cls(name, shape, memoryview(array.reshape(-1).view(np.uint8)).toreadonly())
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +61,10 @@ class LayerObject:
         return b"".join(self.parts)
 
 
-def pack_layer(tensors: Mapping[str, Tensor | np.ndarray[Any, Any]]) -> LayerObject:
-    """Lay tensors out canonically and name them by digest.
+def pack_layer(tensors: Mapping[str, Any]) -> LayerObject:
+    """Lay tensors (each a Tensor, numpy array or torch tensor) out and name them by digest.
 
-    Raises: TypeError or ValueError for what the format cannot carry: an element type, a name, a size.
+    Raises: TypeError or ValueError for what the format cannot carry: an element type, a name, ...
     """
     if sys.byteorder != "little":  # pragma: no cover - no such machine in reach
         raise RuntimeError("mfd.packet needs a little-endian machine")
@@ -139,13 +85,19 @@ def pack_layer(tensors: Mapping[str, Tensor | np.ndarray[Any, Any]]) -> LayerObj
         if pad := -size % ALIGN_BYTES:
             parts.append(bytes(pad))
             size += pad
+    return wrap_object(*parts)
+
+
+def wrap_object(*parts: Buffer) -> LayerObject:
+    """Name consecutive parts, of a layer or of any other content, by their digest."""
+    size = sum(memoryview(part).nbytes for part in parts)
     chunks = tuple(_chunk_digests(parts))
-    return LayerObject(tuple(parts), size, chunks, chunk_root(size, chunks))
+    return LayerObject(parts, size, chunks, chunk_root(size, chunks))
 
 
 def _pack_table(rows: list[tuple[bytes, str, tuple[int, ...], int]]) -> bytes:
-    """Head and table, padded: | u32 table bytes | u32 zero | [[name, dtype, shape], ...] | zeros |."""
-    body = msgpack.packb([[k.decode(), d, list(s)] for k, d, s, _ in rows])
+    """| u32 table bytes | u32 zero | [[name, dtype, shape], ...] | zeros to 64 |."""
+    body: bytes = msgpack.packb([[k.decode(), d, list(s)] for k, d, s, _ in rows])
     head = len(body).to_bytes(4, "little") + bytes(4)
     return head + body + bytes(-(HEAD_BYTES + len(body)) % ALIGN_BYTES)
 
@@ -168,6 +120,11 @@ def _chunk_digests(parts: Iterable[Buffer]) -> Iterator[bytes]:
         yield hasher.digest()
 
 
+def chunk_digest(raw: Buffer) -> bytes:
+    """Digest of one raw chunk."""
+    return blake3(raw).digest()
+
+
 def chunk_root(raw_bytes: int, chunks: Iterable[bytes]) -> bytes:
     """Digest of an object from the digests of its 1 MiB raw chunks."""
     return blake3(DOMAIN + raw_bytes.to_bytes(8, "little") + b"".join(chunks)).digest()
@@ -185,16 +142,7 @@ def unpack_layer(buffer: Buffer) -> dict[str, Tensor]:
     Raises: PacketError, whatever the bytes.
     """
     view = memoryview(buffer).cast("B")
-    if len(view) < HEAD_BYTES:
-        raise PacketError(Fault.TRUNCATED, "layer object head")
-    table_bytes = int.from_bytes(view[:4], "little")
-    if view[4:8] != bytes(4):
-        raise PacketError(Fault.PADDING, "layer object head")
-    if table_bytes > TABLE_BYTES_MAX:
-        raise PacketError(Fault.LIMIT, f"layer table of {table_bytes} bytes")
-    if len(view) < HEAD_BYTES + table_bytes:
-        raise PacketError(Fault.TRUNCATED, "layer table")
-    rows = _read_table(bytes(view[HEAD_BYTES : HEAD_BYTES + table_bytes]))
+    table_bytes, rows = read_table(view)
     offset = HEAD_BYTES + table_bytes
     offset = _skip_padding(view, offset)
     tensors: dict[str, Tensor] = {}
@@ -209,6 +157,24 @@ def unpack_layer(buffer: Buffer) -> dict[str, Tensor]:
     return tensors
 
 
+def read_table(buffer: Buffer) -> tuple[int, list[tuple[str, str, tuple[int, ...]]]]:
+    """Return the length of a layer object's table and its rows: name, dtype, shape.
+
+    Raises: PacketError, whatever the bytes.
+    """
+    view = memoryview(buffer).cast("B")
+    if len(view) < HEAD_BYTES:
+        raise PacketError(Fault.TRUNCATED, "layer object head")
+    table_bytes = int.from_bytes(view[:4], "little")
+    if view[4:8] != bytes(4):
+        raise PacketError(Fault.PADDING, "layer object head")
+    if table_bytes > TABLE_BYTES_MAX:
+        raise PacketError(Fault.LIMIT, f"layer table of {table_bytes} bytes")
+    if len(view) < HEAD_BYTES + table_bytes:
+        raise PacketError(Fault.TRUNCATED, "layer table")
+    return table_bytes, _read_rows(bytes(view[HEAD_BYTES : HEAD_BYTES + table_bytes]))
+
+
 def _skip_padding(view: memoryview, offset: int) -> int:
     pad = -offset % ALIGN_BYTES
     if len(view) < offset + pad:
@@ -218,13 +184,25 @@ def _skip_padding(view: memoryview, offset: int) -> int:
     return offset + pad
 
 
-def _read_table(body: bytes) -> list[tuple[str, str, tuple[int, ...]]]:
+def _read_rows(body: bytes) -> list[tuple[str, str, tuple[int, ...]]]:
+    unpacker = msgpack.Unpacker(
+        max_buffer_size=TABLE_BYTES_MAX,
+        max_array_len=ITEMS_MAX,  # of a row; lists are allocated by their declared length
+        max_str_len=NAME_BYTES_MAX,
+        max_bin_len=0,
+        max_map_len=0,
+        max_ext_len=0,
+    )
+    unpacker.feed(body)
     try:
-        rows = msgpack.unpackb(body, max_array_len=TENSORS_MAX, max_str_len=NAME_BYTES_MAX, max_map_len=0)
-    except (ValueError, msgpack.UnpackException, RecursionError) as exc:
+        count = unpacker.read_array_header()
+        if count > TENSORS_MAX:
+            raise PacketError(Fault.LIMIT, f"layer table of {count} tensors")
+        rows = [unpacker.unpack() for _ in range(count)]
+    except PacketError:
+        raise
+    except (ValueError, msgpack.UnpackException) as exc:
         raise PacketError(Fault.MSGPACK, "layer table") from exc
-    if not isinstance(rows, list):
-        raise PacketError(Fault.FIELD, "layer table is not a list")
     out: list[tuple[str, str, tuple[int, ...]]] = []
     last = b""
     total = 0
@@ -234,7 +212,7 @@ def _read_table(body: bytes) -> list[tuple[str, str, tuple[int, ...]]]:
         if key <= last:
             raise PacketError(Fault.ORDER, f"tensor {name!r}")
         last = key
-        total += DTYPES[dtype][0] * prod(shape)
+        total += DTYPES[dtype][0] * prod(max(extent, 1) for extent in shape)
         if total > OBJECT_BYTES_MAX:
             raise PacketError(Fault.LIMIT, f"tensor {name!r}")
         out.append((name, dtype, shape))

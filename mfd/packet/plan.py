@@ -8,12 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
-__all__ = ["MODES", "ORDERS", "Plan"]
+from mfd.packet.errors import Fault, PacketError
+from mfd.packet.fields import INT_MAX, Fields, as_text, pack_header
+from mfd.packet.limits import (
+    LAPS_MAX,
+    LAYERS_MAX,
+    LEARN_MAX,
+    NAME_BYTES_MAX,
+    NAMES_MAX,
+    PLAN_BYTES_MAX,
+    TEXT_BYTES_MAX,
+)
+from mfd.packet.objects import Buffer
 
+__all__ = ["MODES", "ORDERS", "PLAN_DOMAIN", "Plan", "decode_plan", "encode_plan"]
+
+PLAN_DOMAIN = "mfd.plan.v1"
 MODES = ("snake", "walk", "fedavg")
 ORDERS = ("lap", "stop")
+TASK_BYTES_MAX = 64
+HOLDERS_MAX = (1 << 16) - 1
 
 Scalar = str | int | float | bool | None
 
@@ -36,3 +53,107 @@ class Plan:
     min_holders: int = 1  # wait at home until so many holders are known
     seed: int = 0
     learn: Mapping[str, Scalar] = field(default_factory=dict)  # epochs, batch, lr, distill, ...
+    extra: Mapping[int, Any] = field(default_factory=dict)  # unknown odd fields, copied through
+
+
+def encode_plan(plan: Plan) -> bytes:
+    """Return the canonical bytes, of which `seal(PLAN_DOMAIN, ...)` makes a signed record.
+
+    Raises: ValueError or TypeError where the plan breaks a rule of the format.
+    """
+    known: dict[int, object] = {
+        0: plan.recipe,
+        2: list(plan.names),
+        4: plan.home,
+        6: plan.mode,
+        8: plan.task,
+        10: list(plan.verify),
+        12: plan.laps,
+        14: plan.order,
+        16: plan.layers_per_stop,
+        18: plan.head,
+        20: plan.full_laps,
+        22: plan.min_holders,
+        24: plan.seed,
+        26: plan.learn,
+    }
+    body = pack_header(known, plan.extra)
+    try:
+        decode_plan(body)
+    except PacketError as exc:
+        raise ValueError(f"this plan cannot travel: {exc}") from exc
+    return body
+
+
+def decode_plan(buffer: Buffer) -> Plan:
+    """Read a plan. Lists inside `recipe` come back as lists, whatever they were.
+
+    Raises: PacketError, whatever the bytes.
+    """
+    fields = Fields(buffer, where="plan", limit=PLAN_BYTES_MAX)
+    return Plan(
+        recipe=_read_recipe(fields),
+        names=_read_names(fields, 2, least=1),
+        home=fields.bytes(4),
+        mode=_read_choice(fields, 6, MODES),
+        task=fields.text(8, TASK_BYTES_MAX),
+        verify=_read_names(fields, 10, least=0),
+        laps=fields.uint(12, LAPS_MAX, 1),
+        order=_read_choice(fields, 14, ORDERS),
+        layers_per_stop=fields.uint(16, LAYERS_MAX, 1),
+        head=fields.flag(18),
+        full_laps=fields.uint(20, LAPS_MAX),
+        min_holders=fields.uint(22, HOLDERS_MAX, 1),
+        seed=fields.uint(24),
+        learn=_read_learn(fields),
+        extra=fields.rest(),
+    )
+
+
+def _read_recipe(fields: Fields) -> dict[str, Any]:
+    recipe = fields.any(0)
+    if not isinstance(recipe, dict) or not _is_plain(recipe):
+        raise fields.fail(0)
+    return recipe
+
+
+def _is_plain(value: object) -> bool:
+    match value:
+        case dict():
+            return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
+        case list():
+            return all(_is_plain(item) for item in value)
+        case float():
+            return isfinite(value)
+        case int():
+            return abs(value) <= INT_MAX
+        case _:
+            return value is None or isinstance(value, str)
+
+
+def _read_names(fields: Fields, key: int, *, least: int) -> tuple[str, ...]:
+    names = fields.list(key, NAMES_MAX, lambda item: as_text(item, NAME_BYTES_MAX))
+    if len(names) < least:
+        raise fields.fail(key)
+    if len(set(names)) != len(names):
+        raise fields.fail(key, Fault.ORDER)
+    return names
+
+
+def _read_choice(fields: Fields, key: int, choices: tuple[str, ...]) -> str:
+    value = fields.text(key, TASK_BYTES_MAX)
+    if value not in choices:
+        raise fields.fail(key)
+    return value
+
+
+def _read_learn(fields: Fields) -> dict[str, Scalar]:
+    learn = fields.any(26)
+    if not isinstance(learn, dict) or len(learn) > LEARN_MAX:
+        raise fields.fail(26)
+    for name, value in learn.items():
+        if as_text(name, TASK_BYTES_MAX) is None or isinstance(value, dict | list):
+            raise fields.fail(26)
+        if not _is_plain(value) or len(str(value)) > TEXT_BYTES_MAX:
+            raise fields.fail(26)
+    return learn

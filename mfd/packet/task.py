@@ -1,4 +1,4 @@
-"""What a trainer is asked to do with a model, and what it answers: values that cross a process border.
+"""What a trainer is asked to do with a model, and what it answers: values between processes.
 
 Rules of this file: the core writes tasks, a learner reads them; neither knows the other.
 """

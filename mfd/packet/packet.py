@@ -1,0 +1,247 @@
+"""One packet: a model version, signed, with all or some of its objects. Also the file form `.mfd`.
+
+    | magic 4 | format u8 | flags u8 | envelope bytes u16 | manifest bytes u32 | signature bytes u16
+    | zero u16 | envelope | manifest | signature | zeros to 64 | objects, each aligned to 64 |
+
+Rules of this file: tensors are not copied on the way out, nor on the way in where they lie raw.
+Source: spec/packet.md, section "Packet".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from struct import Struct
+from typing import TYPE_CHECKING, Any
+
+from mfd.packet.carried import CarriedObject, decode_object, encode_object
+from mfd.packet.chunks import Encoding
+from mfd.packet.envelope import NOWHERE, Envelope, decode_envelope, encode_envelope
+from mfd.packet.errors import Fault, PacketError
+from mfd.packet.limits import ALIGN_BYTES, DECODED_BYTES_MAX, DIGEST_BYTES, MANIFEST_BYTES_MAX
+from mfd.packet.manifest import (
+    Claim,
+    Kind,
+    Manifest,
+    decode_manifest,
+    encode_manifest,
+    sign_manifest,
+    verify_manifest,
+)
+from mfd.packet.objects import Buffer, LayerObject, object_digest, pack_layer, unpack_layer
+from mfd.packet.signing import SIGNATURE_BYTES, Signer, Verifier
+from mfd.packet.task import LayerRef
+from mfd.packet.tensors import Tensor
+
+if TYPE_CHECKING:
+    from mmap import mmap
+
+__all__ = ["FORMAT", "MAGIC", "Packet", "decode", "encode"]
+
+MAGIC = b"\x93MFD"  # no text begins with this byte in ASCII or UTF-8
+FORMAT = 1
+PREAMBLE = Struct("<4sBBHIHH")
+NOBODY = bytes(DIGEST_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A manifest with its signature, an envelope, and objects by digest."""
+
+    manifest: Manifest
+    manifest_bytes: bytes  # exactly what is signed
+    signature: bytes  # 64 bytes, or none: for local use
+    objects: Mapping[bytes, LayerObject | CarriedObject]
+    envelope: Envelope = NOWHERE  # its index is written anew by `encode`
+
+    @classmethod
+    def of(
+        cls,
+        manifest: Manifest,
+        objects: Iterable[LayerObject | CarriedObject],
+        *,
+        signer: Signer | None = None,
+        envelope: Envelope = NOWHERE,
+    ) -> Packet:
+        """Make a packet of a manifest and those of its objects that are to travel.
+
+        Raises: ValueError where the manifest breaks a rule or does not name an object.
+        """
+        by_digest = {item.digest: item for item in objects}
+        if strangers := by_digest.keys() - _named(manifest).keys():
+            raise ValueError(f"the manifest names no object {min(strangers).hex()}")
+        body, signature = (
+            sign_manifest(manifest, signer) if signer else (encode_manifest(manifest), b"")
+        )
+        return cls(decode_manifest(body), body, signature, by_digest, envelope)
+
+    @classmethod
+    def from_tensors(
+        cls,
+        tensors: Mapping[str, Any],
+        *,
+        signer: Signer | None = None,
+        walker: bytes = NOBODY,
+        model: bytes = NOBODY,
+        plan: bytes = NOBODY,
+        seq: int = 0,
+        kind: Kind = Kind.LAYERS,
+        claims: Mapping[str, Claim] | None = None,
+        software: str = "",
+        envelope: Envelope = NOWHERE,
+    ) -> Packet:
+        """Make a packet of {tensor name: array} or {layer name: {tensor name: array}}.
+
+        Arrays are numpy arrays, torch tensors or Tensors; layers keep their order; flat tensors
+        make one layer named "model". Nothing is copied.
+        Raises: TypeError or ValueError for what cannot travel.
+        """
+        nested = tensors and all(isinstance(value, Mapping) for value in tensors.values())
+        layers = dict(tensors) if nested else {"model": tensors}
+        packed = {name: pack_layer(layer) for name, layer in layers.items()}
+        manifest = Manifest(
+            walker=walker,
+            model=model,
+            seq=seq,
+            layers=tuple(
+                LayerRef(index, name, item.digest, item.raw_bytes)
+                for index, (name, item) in enumerate(packed.items())
+            ),
+            plan=plan,
+            trainer=signer.public_key if signer else NOBODY,
+            kind=kind,
+            claims=claims or {},
+            software=software,
+        )
+        return cls.of(manifest, packed.values(), signer=signer, envelope=envelope)
+
+    def object(self, digest: bytes) -> Buffer:
+        """Return one raw object: a view where it lies raw, else decoded.
+
+        Raises: PacketError; Fault.OBJECT where the packet does not carry it.
+        """
+        item = self.objects.get(digest)
+        if item is None:
+            raise PacketError(Fault.OBJECT, digest.hex()[:16])
+        return item.tobytes() if isinstance(item, LayerObject) else item.buffer()
+
+    def layer(self, index: int) -> dict[str, Tensor]:
+        """Return the tensors of one layer.
+
+        Raises: PacketError; IndexError where the model has no such layer.
+        """
+        return unpack_layer(self.object(self.manifest.layers[index].digest))
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Return the tensors of every layer that the packet carries, by layer name.
+
+        Raises: PacketError.
+        """
+        layers = self.manifest.layers
+        return {ref.name: self.layer(ref.index) for ref in layers if ref.digest in self.objects}
+
+    def check(self) -> None:
+        """Compare the content of every carried object with its digest.
+
+        Raises: PacketError with Fault.ENCODING or Fault.DIGEST.
+        """
+        for item in self.objects.values():
+            if isinstance(item, CarriedObject):
+                item.check()
+            elif object_digest(*item.parts) != item.digest:
+                raise PacketError(Fault.DIGEST, f"object {item.digest.hex()[:16]}")
+
+
+def encode(packet: Packet, encoding: Encoding = Encoding.PLANES) -> list[Buffer]:
+    """Return the packet as parts to be written one after the other; RAW copies no tensor.
+
+    Raises: ValueError for an envelope that cannot travel.
+    """
+    index, parts = [], []
+    for digest in _named(packet.manifest):  # in the order of the layers
+        if (item := packet.objects.get(digest)) is not None:
+            entry, encoded = encode_object(item, encoding)
+            index.append(entry)
+            parts += encoded
+    envelope = encode_envelope(replace(packet.envelope, index=tuple(index)))
+    preamble = PREAMBLE.pack(
+        MAGIC, FORMAT, 0, len(envelope), len(packet.manifest_bytes), len(packet.signature), 0
+    )
+    head = b"".join([preamble, envelope, packet.manifest_bytes, packet.signature])
+    return [head + bytes(-len(head) % ALIGN_BYTES), *parts]
+
+
+def decode(
+    buffer: Buffer | mmap,
+    verify: Verifier | None = None,
+    *,
+    decoded_bytes_max: int = DECODED_BYTES_MAX,
+) -> Packet:
+    """Read a packet over bytes, a memoryview or an mmap, which it borrows.
+
+    Raw objects stay where they are; encoded ones are decoded when asked for, and may come to
+    `decoded_bytes_max` bytes in all. Chunk tables are proven, content is not: see `Packet.check`.
+    With `verify`, an unsigned packet is refused.
+    Raises: PacketError, whatever the bytes.
+    """
+    view = memoryview(buffer).cast("B").toreadonly()
+    envelope_bytes, manifest_bytes, signature_bytes = _read_preamble(view)
+    start = PREAMBLE.size
+    envelope_end = start + envelope_bytes
+    manifest_end = envelope_end + manifest_bytes
+    head_end = manifest_end + signature_bytes
+    end = head_end + -head_end % ALIGN_BYTES
+    if len(view) < end:
+        raise PacketError(Fault.TRUNCATED, "headers")
+    if view[head_end:end] != bytes(end - head_end):
+        raise PacketError(Fault.PADDING, "after the signature")
+    body = bytes(view[envelope_end:manifest_end])
+    signature = bytes(view[manifest_end:head_end])
+    manifest = verify_manifest(body, signature, verify) if verify else decode_manifest(body)
+    envelope = decode_envelope(view[start:envelope_end])
+    _check_index(manifest, envelope, decoded_bytes_max)
+    objects = {}
+    for entry in envelope.index:
+        if len(view) < end + entry.encoded_bytes:
+            raise PacketError(Fault.TRUNCATED, f"object {entry.digest.hex()[:16]}")
+        objects[entry.digest] = decode_object(entry, view[end : end + entry.encoded_bytes])
+        end += entry.encoded_bytes
+    if end != len(view):
+        raise PacketError(Fault.TRAILING, f"{len(view) - end} bytes after the last object")
+    return Packet(manifest, body, signature, objects, envelope)
+
+
+def _read_preamble(view: memoryview) -> tuple[int, int, int]:
+    if bytes(view[:4]) != MAGIC[: len(view)]:
+        raise PacketError(Fault.MAGIC)
+    if len(view) < PREAMBLE.size:
+        raise PacketError(Fault.TRUNCATED, "preamble")
+    _, version, flags, envelope, manifest, signature, reserved = PREAMBLE.unpack_from(view)
+    if version != FORMAT or flags or reserved:
+        raise PacketError(Fault.FORMAT, f"format {version}, flags {flags}, reserved {reserved}")
+    if manifest > MANIFEST_BYTES_MAX:
+        raise PacketError(Fault.LIMIT, f"manifest of {manifest} bytes")
+    if signature not in (0, SIGNATURE_BYTES):
+        raise PacketError(Fault.FORMAT, f"signature of {signature} bytes")
+    return envelope, manifest, signature
+
+
+def _named(manifest: Manifest) -> dict[bytes, int | None]:
+    """Digest -> raw bytes, where the manifest tells, of every object that may travel with it."""
+    named: dict[bytes, int | None] = {ref.digest: ref.raw_bytes for ref in manifest.layers}
+    named.setdefault(manifest.plan, None)
+    return named
+
+
+def _check_index(manifest: Manifest, envelope: Envelope, decoded_bytes_max: int) -> None:
+    named = _named(manifest)
+    decoded = 0
+    for entry in envelope.index:
+        where = f"object {entry.digest.hex()[:16]}"
+        if entry.digest not in named:
+            raise PacketError(Fault.FIELD, f"the manifest does not name {where}")
+        if named[entry.digest] not in (None, entry.raw_bytes):
+            raise PacketError(Fault.FIELD, f"the manifest tells another size of {where}")
+        decoded += entry.raw_bytes if entry.encoding != Encoding.RAW else 0
+    if decoded > decoded_bytes_max:
+        raise PacketError(Fault.LIMIT, f"{decoded} decoded bytes, at most {decoded_bytes_max}")
