@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from mfd.learn import Cancelled, Holding, HoldingError, Learner, LearnError
+from mfd.learn.layers import find_layers, load
+from mfd.learn.training import Options, train
+from mfd.packet.plan import Plan, encode_plan
+from mfd.packet.task import LayerRef, LearnResult, LearnTask, Sibling
+from tests.learn.conftest import CNN, fresh, packed, plan_of, state_bytes
+
+
+class Desk:
+    """A learner with its objects."""
+
+    def __init__(self, holding: Holding, **options: Any) -> None:
+        self.learner = Learner({"d": holding}, **options)
+        self.store: dict[bytes, bytes] = {}
+        self.model = packed(fresh(), self.store)
+        self.reads: list[bytes] = []
+
+    def read(self, digest: bytes) -> bytes:
+        self.reads.append(digest)
+        return self.store[digest]
+
+    def perform(self, kind: Any = "train", **fields: Any) -> LearnResult:
+        fields = {"plan": plan_of(epochs=0.3), "layers": self.model, "name": "d", **fields}
+        return self.learner.perform(
+            LearnTask(kind, **fields),
+            self.read,
+            lambda made: self.store.update({made.digest: made.tobytes()}),
+        )
+
+
+def renew(model: tuple[LayerRef, ...], result: LearnResult) -> tuple[LayerRef, ...]:
+    changed = {ref.index: ref for ref in result.layers}
+    return tuple(changed.get(ref.index, ref) for ref in model)
+
+
+def test_train_returns_the_trained_layers_alone_and_they_are_right(pictures: Holding) -> None:
+    desk = Desk(pictures)
+    result = desk.perform(trained=((1, 2), (5, 6)), seed=9, journey=(0.2, 0.3))
+    assert [(ref.index, ref.name) for ref in result.layers] == [(1, "conv2"), (5, "head")]
+    reference = fresh()
+    train(
+        reference,
+        pictures,
+        trained=((1, 2), (5, 6)),
+        options=Options(epochs=0.3),
+        seed=9,
+        journey=(0.2, 0.3),
+    )
+    assert renew(desk.model, result) == packed(reference, {})
+    claims = result.claims
+    assert claims["samples"] == 64
+    assert claims["labels"] == 10
+    assert claims["peak_bytes"] > 50e6
+    assert set(claims) >= {"loss_before", "loss", "accuracy", "seconds", "steps"}
+    assert all(type(v) is float for v in claims.values())
+
+
+def test_result_survives_the_wire(pictures: Holding) -> None:
+    result = Desk(pictures).perform(trained=((5, 6),))
+    assert LearnResult.from_wire(result.to_wire()) == result
+
+
+def test_only_layers_that_differ_are_read_again(pictures: Holding) -> None:
+    desk = Desk(pictures)
+    result = desk.perform(trained=((5, 6),))
+    assert len(desk.reads) == 6
+    desk.model = renew(desk.model, result)
+    desk.perform("measure")
+    assert len(desk.reads) == 6
+    desk.model = packed(fresh(2), desk.store)
+    desk.perform("measure")
+    assert len(desk.reads) > 6
+
+
+def test_a_failed_task_leaves_nothing_behind(pictures: Holding) -> None:
+    desk = Desk(pictures)
+    task = LearnTask("train", plan_of(), desk.model, name="d", trained=((0, 6),))
+    steps = iter([False, False, True])
+    with pytest.raises(Cancelled):
+        desk.learner.perform(task, desk.read, pytest.fail, cancelled=lambda: next(steps))
+    clean = Desk(pictures).perform("measure")
+    assert desk.perform("measure").claims["loss"] == clean.claims["loss"]
+
+
+def test_measure_changes_nothing(pictures: Holding) -> None:
+    result = Desk(pictures).perform("measure")
+    assert result.layers == ()
+    assert result.claims["samples"] == 200
+    assert result.claims["loss"] == pytest.approx(2.3, abs=0.3)
+
+
+def test_merge_averages_versions(pictures: Holding) -> None:
+    desk = Desk(pictures)
+    one = renew(desk.model, desk.perform(trained=((2, 4),), seed=1))
+    two = renew(desk.model, desk.perform(trained=((2, 4),), seed=2))
+    result = desk.perform("merge", siblings=(Sibling(one, 1.0), Sibling(two, 3.0)))
+    assert [ref.index for ref in result.layers] == [2, 3]
+    modules = [fresh() for _ in range(3)]
+    for module, model in zip(modules, (one, two, renew(desk.model, result)), strict=True):
+        for layer, ref in zip(find_layers(module), model, strict=True):
+            load(module, layer, desk.store[ref.digest])
+    a, b, c = (dict(m.named_parameters()) for m in modules)
+    for key, value in c.items():
+        torch.testing.assert_close(value, 0.25 * a[key] + 0.75 * b[key])
+    assert state_bytes(modules[2])["fc.1.bias"] == state_bytes(fresh())["fc.1.bias"]
+
+
+def test_a_local_recipe_is_built_by_the_owner(pictures: Holding) -> None:
+    plan = encode_plan(Plan(recipe={"local": "mine"}, names=("d",), home=bytes(32)))
+    asked = []
+
+    def build(recipe: Any) -> torch.nn.Module:
+        asked.append(dict(recipe))
+        return fresh(3)
+
+    result = Desk(pictures, build=build).perform(plan=plan, trained=((5, 6),))
+    assert [ref.name for ref in result.layers] == ["head"]
+    assert asked == [{"local": "mine"}]
+    with pytest.raises(LearnError, match=r"{'local': 'mine'} cannot be built: integer division"):
+        Desk(pictures, build=lambda recipe: 1 // 0).perform(plan=plan, trained=((5, 6),))
+    with pytest.raises(
+        LearnError, match=r"cannot build the recipe {'local': 'mine'}; it knows cnn"
+    ):
+        Desk(pictures).perform(plan=plan, trained=((5, 6),))
+
+
+def test_describe(pictures: Holding) -> None:
+    learner = Learner({"a": pictures, "b": "sklearn:iris", "c": "sklearn:iriss"})
+    assert learner.describe("a") == {"samples": 200, "labels": {str(i): 20 for i in range(10)}}
+    assert learner.describe("b")["samples"] == 120
+    with pytest.raises(HoldingError, match="no set 'iriss'"):
+        learner.describe("c")
+    with pytest.raises(LearnError, match="does not hold 'x'; it holds a, b, c"):
+        learner.describe("x")
+
+
+def test_a_recipe_larger_than_its_packet_is_not_built(pictures: Holding) -> None:
+    huge = {"zoo": "mlp", "inputs": [65536], "classes": 10, "hidden": [65536, 65536]}
+    with pytest.raises(LearnError, match=r"needs 3.* bytes, the packet's layers have"):
+        Desk(pictures).perform("measure", plan=plan_of(huge))
+
+
+def test_tasks_that_do_not_fit_are_one_sentence(pictures: Holding) -> None:
+    desk = Desk(pictures)
+    with pytest.raises(LearnError, match="no recipe 'gnn' in the zoo"):
+        desk.perform("measure", plan=plan_of({"zoo": "gnn"}))
+    with pytest.raises(LearnError, match=r"the packet has 5 layers .*, this model 6"):
+        desk.perform("measure", layers=desk.model[:5])
+    with pytest.raises(LearnError, match=r"plan.learn has no 'epoch'"):
+        desk.perform(plan=plan_of(epoch=1), trained=((5, 6),))
+    language = Plan(recipe=CNN, names=("d",), home=bytes(32), task="language")
+    with pytest.raises(LearnError, match="task is language, but 'd' holds labelled samples"):
+        desk.perform("measure", plan=encode_plan(language))
+    with pytest.raises(LearnError, match="there is no task 'dream'"):
+        desk.perform("dream")
+    wrong = (LayerRef(0, "conv1", desk.model[1].digest, desk.model[1].raw_bytes), *desk.model[1:])
+    with pytest.raises(LearnError, match=r"layer 'conv1' does not have the tensors of this model"):
+        desk.perform("measure", layers=wrong)
+
+
+def test_a_plan_gets_no_more_threads_than_the_owner_allows(pictures: Holding) -> None:
+    desk = Desk(pictures, threads=2)
+    desk.perform("measure", plan=plan_of(threads=64))
+    assert torch.get_num_threads() == 2
+    desk.perform("measure", plan=plan_of(threads=1))
+    assert torch.get_num_threads() == 1
+    desk.perform("measure")
+    assert torch.get_num_threads() == 2
