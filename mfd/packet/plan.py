@@ -47,9 +47,9 @@ class Plan:
     verify: tuple[str, ...] = ()  # data names whose holders measure the model after each lap
     laps: int = 6
     order: str = "lap"  # lap: one block for a whole lap; stop: a new block at every stop
-    layers_per_stop: int = 2
+    layers_per_stop: int = 3
     head: bool = True  # the last layer trains at every stop too
-    full_laps: int = 0  # the first laps train every layer
+    full_laps: int = 1  # the first laps train every layer
     min_holders: int = 1  # wait at home until so many holders are known
     seed: int = 0
     learn: Mapping[str, Scalar] = field(default_factory=dict)  # epochs, batch, lr, distill, ...

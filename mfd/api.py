@@ -1,0 +1,249 @@
+"""`mfd.run`: send a model of yours into a network of peers, and get it back trained.
+
+The network is the simulator: the real protocol and its real bytes on a virtual clock, with real
+training. The same seed gives the same layers, to the bit, on one type of machine.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mfd.core.birth import bear
+from mfd.core.config import Config
+from mfd.core.effects import Report
+from mfd.learn.holdings import Holding
+from mfd.learn.layers import find_layers, load, pack
+from mfd.learn.learner import Learner
+from mfd.packet.objects import Buffer, LayerObject
+from mfd.packet.plan import Plan
+from mfd.packet.task import LearnResult, LearnTask
+from mfd.sim.keys import SimKey
+from mfd.sim.world import Host, World
+from mfd.topology import Topology
+from mfd.topology import load as load_topology
+from mfd.topology import make as make_topology
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Run", "RunError", "run"]
+
+TRAIN, TEST = "data/train", "data/test"
+LINK_LATENCY_US = 1_000  # where the topology does not say
+LINK_BYTES_PER_S = 125e6
+QUIET_SECONDS = 300.0  # virtual; longer than any timer that could still move a walker
+FAILED = "learning failed"
+Arrays = tuple[Any, Any]
+DataFn = Callable[[int, int], Arrays]
+
+
+class RunError(RuntimeError):
+    """The walker did not come home; the sentence says what it was waiting for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What came back."""
+
+    model: nn.Module  # a trained copy; the module given is left as it was
+    history: tuple[Mapping[str, Any], ...]  # one entry a stop and one a measurement, in order
+    route: tuple[str, ...]  # node names in order of stops
+    wire_bytes: int  # everything that crossed a link, each link counted
+    seconds: float  # virtual time from start to home
+
+
+class _Device:
+    """A learner whose time is that of a stated device, not of this machine."""
+
+    def __init__(self, learner: Learner, samples_per_s: float) -> None:
+        self._learner = learner
+        self._samples_per_s = samples_per_s
+
+    def perform(
+        self,
+        task: LearnTask,
+        read: Callable[[bytes], Buffer],
+        write: Callable[[LayerObject], None],
+    ) -> LearnResult:
+        """Learn for real; claim virtual seconds."""
+        result = self._learner.perform(task, read, write)
+        claims = {k: v for k, v in result.claims.items() if k != "peak_bytes"}
+        claims["seconds"] = claims.get("samples", 0.0) / self._samples_per_s
+        return LearnResult(result.layers, claims)
+
+
+def run(
+    model: nn.Module,
+    data: DataFn,
+    *,
+    topology: Topology | str | Path = "ring:5",
+    mode: str = "snake",
+    test: Arrays | None = None,
+    laps: int = 6,
+    seed: int = 0,
+    layers_per_stop: int = 3,
+    full_laps: int = 1,
+    order: str = "lap",
+    home: str = "",
+    samples_per_s: float = 10_000.0,
+    **learn: str | float | bool,
+) -> Run:
+    """Train `model` by letting it travel; every node that holds data trains the layers it gets.
+
+    `data(part, parts)` returns (x, y) of one holder: x (samples, ...) float or integer arrays, y
+    (samples,) integer labels. `topology` is a Topology, a graph file, or "kind:nodes" such as
+    "ring:5". Where the topology names no holders, every node is one. `test` is (x, y) held at
+    home, measured after each lap. `learn` goes to the trainer: epochs, batch, lr, distill, ...
+
+    Raises: ValueError or TypeError for arguments that do not fit; RunError where the walker does
+    not come home.
+    """
+    graph = _graph(topology)
+    holders = _holders(graph)
+    home = home or holders[0]
+    if home not in graph.nodes:
+        names = ", ".join(graph.nodes)
+        raise ValueError(f"home {home!r} is not a node of the topology; nodes: {names}")
+    shards = {name: _arrays(data(i, len(holders)), name) for i, name in enumerate(holders)}
+    held_out = None if test is None else _arrays(test, "test")
+    world = World(seed)
+    device = (lambda: copy.deepcopy(model), samples_per_s)
+    _build(world, graph, _holdings(shards, held_out, home), device)
+    plan = Plan(
+        recipe={"local": type(model).__qualname__},
+        names=(TRAIN,),
+        home=world.hosts[home].key.public_key,
+        mode=mode,
+        verify=(TEST,) if held_out is not None else (),
+        laps=laps,
+        order=order,
+        layers_per_stop=layers_per_stop,
+        full_laps=full_laps,
+        min_holders=min(len(holders), Config().sources_per_name),
+        seed=seed,
+        learn=learn,
+    )
+    return _travel(world, world.hosts[home], plan, model)
+
+
+def _graph(topology: Topology | str | Path) -> Topology:
+    if isinstance(topology, Topology):
+        return topology
+    kind, _, count = str(topology).partition(":")
+    if count.isdigit():
+        return make_topology(kind, int(count))
+    return load_topology(topology)
+
+
+def _holders(graph: Topology) -> list[str]:
+    """Nodes that hold anything; all of them where the topology does not say."""
+    return [n for n, node in graph.nodes.items() if node.hold] or list(graph.nodes)
+
+
+def _holdings(
+    shards: Mapping[str, Arrays], held_out: Arrays | None, home: str
+) -> dict[str, dict[str, Holding]]:
+    labels = [y for _, y in (*shards.values(), *((held_out,) if held_out else ()))]
+    classes = 1 + max(int(y.max()) for y in labels)
+    held = {name: {TRAIN: Holding(x, y, classes)} for name, (x, y) in shards.items()}
+    if held_out is not None:
+        held.setdefault(home, {})[TEST] = Holding(*held_out, classes)
+    return held
+
+
+def _build(
+    world: World,
+    graph: Topology,
+    held: Mapping[str, Mapping[str, Holding]],
+    device: tuple[Callable[[], nn.Module], float],
+) -> None:
+    fresh, samples_per_s = device
+    for name in graph.nodes:
+        learner = Learner(held.get(name, {}), build=lambda _: fresh(), threads=1)
+        host = world.add(name, learner=_Device(learner, samples_per_s))
+        for data_name, holding in held.get(name, {}).items():
+            host.hold(data_name, len(holding.x))
+    for edge in graph.edges:
+        rate = edge.bandwidth_bps / 8 if edge.bandwidth_bps else LINK_BYTES_PER_S
+        latency_us = edge.latency_us or LINK_LATENCY_US
+        world.link(edge.a, edge.b, latency_us=latency_us, bytes_per_s=rate)
+
+
+def _travel(world: World, home: Host, plan: Plan, model: nn.Module) -> Run:
+    layers = find_layers(model)
+    user = SimKey(b"user")
+    nonce = plan.seed.to_bytes(16, "little")
+    birth = bear(plan, [(layer.name, pack(model, layer)) for layer in layers], user, nonce=nonce)
+    for made in birth.objects:
+        home.disk.add(made)
+    world.happen(home, birth.event)
+
+    _bring_home(world, home)
+    assert home.peer is not None
+    version = home.peer.version(birth.walker)
+    assert version is not None
+    trained = copy.deepcopy(model)
+    for layer, ref in zip(find_layers(trained), version.manifest.layers, strict=True):
+        load(trained, layer, home.disk.read(ref.digest))
+    by_id = {host.key.public_key.hex(): name for name, host in world.hosts.items()}
+    history = tuple(
+        {"kind": r.kind, "second": at / 1e6, **_named(r.fields, by_id)}
+        for at, r in home.reports
+        if r.kind in ("stop", "measured", "reissued")
+    )
+    return Run(
+        model=trained,
+        history=history,
+        route=tuple(entry["peer"] for entry in history if entry["kind"] == "stop"),
+        wire_bytes=sum(sum(h.sent_bytes.values()) for h in world.hosts.values()),
+        seconds=world.now_us / 1e6,
+    )
+
+
+def _bring_home(world: World, home: Host) -> None:
+    """Let time pass until the walker is home. Raises: RunError once nothing moves any more."""
+
+    def of(kind: str) -> list[tuple[Host, Report]]:
+        return [(h, r) for h in world.hosts.values() for _, r in h.reports if r.kind == kind]
+
+    def over() -> bool:
+        return bool(home.reports and home.reports[-1][1].kind == "arrived") or broken()
+
+    def broken() -> bool:
+        return any(h.reports and h.reports[-1][1].kind == FAILED for h in world.hosts.values())
+
+    told = -1
+    while not world.run(until=over, seconds=QUIET_SECONDS):
+        count = sum(len(h.reports) for h in world.hosts.values())
+        walkers = [w for h in world.hosts.values() if h.peer for w in h.peer.status().walkers]
+        learning = any(w.activity.startswith("training") for w in walkers)
+        if count == told and not learning:
+            states = sorted({w.activity for w in walkers if w.role == "own"})
+            raise RunError(f"the walker did not come home; it is {' and '.join(states)}")
+        told = count
+    if broken():
+        host, report = of(FAILED)[0]
+        raise RunError(f"{host.name} could not learn: {report.fields['reason']!s}")
+
+
+def _named(fields: Mapping[str, Any], by_id: Mapping[str, str]) -> dict[str, Any]:
+    plain = {k: v for k, v in fields.items() if k != "walker"}
+    return {k: by_id.get(v, v) if isinstance(v, str) else v for k, v in plain.items()}
+
+
+def _arrays(pair: Arrays, where: str) -> tuple[Any, Any]:
+    try:
+        x, y = (np.asarray(part) for part in pair)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"the data of {where} must be a pair (x, y) of arrays") from error
+    if len(x) != len(y) or not len(x):
+        raise ValueError(f"the data of {where} has {len(x)} samples and {len(y)} labels")
+    if y.dtype.kind not in "iu":
+        raise TypeError(f"the labels of {where} are {y.dtype}; integers are needed")
+    return (x.astype(np.float32) if x.dtype.kind == "f" else x), y.astype(np.int64)

@@ -1,0 +1,234 @@
+"""`mfd`: send models into a network, watch them, get them back.
+
+Rules of this file: flags and their help only, so that `mfd --help` is fast; what a command needs is
+imported where it runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mfd.cli.errors import EXIT_CODES, guarded
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog=EXIT_CODES,
+    help="Model Follows Data: models travel the network to the data, and learn at every stop.",
+)
+packet_app = typer.Typer(no_args_is_help=True, help="Look into packet files (.mfd).")
+topology_app = typer.Typer(no_args_is_help=True, help="Read, check and make network graphs.")
+app.add_typer(packet_app, name="packet")
+app.add_typer(topology_app, name="topology")
+
+Api = Annotated[
+    str | None,
+    typer.Option(envvar="MFD_API", metavar="URL", help="Status address of a peer."),
+]
+Token = Annotated[
+    Path | None,
+    typer.Option(envvar="MFD_API_TOKEN_FILE", help="File with the API token of the peer."),
+]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Walker = Annotated[str, typer.Argument(help="Id of a walker, or its beginning.")]
+
+
+@app.command()
+def send(
+    *,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Which model, as cnn:inputs=1x8x8,classes=10; or a plan file."),
+    ] = None,
+    plan: Annotated[Path | None, typer.Option(help="Plan file (TOML).")] = None,
+    mode: Annotated[str | None, typer.Option(help="snake, walk or fedavg.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Option(help="Data name whose holders are visited.")
+    ] = None,
+    verify: Annotated[
+        list[str] | None, typer.Option(help="Data name whose holders measure after each lap.")
+    ] = None,
+    laps: Annotated[int | None, typer.Option(help="How often every holder is visited.")] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another field, or option of learning."),
+    ] = None,
+    init: Annotated[Path | None, typer.Option(help="First tensors (.safetensors).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of initial values and training.")] = None,
+    follow: Annotated[bool, typer.Option(help="Show every hop until the model is home.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Save the model that came home.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Your key; default ~/.config/mfd/key.")] = None,
+    api: Api = None,
+    token_file: Token = None,
+) -> None:
+    """Send a model to the data."""
+    from mfd.cli import travel
+
+    travel.send(
+        travel.Order(
+            recipe=recipe,
+            plan=plan,
+            over={
+                "mode": mode,
+                "names": names,
+                "verify": verify,
+                "laps": laps,
+                "seed": seed,
+            },
+            sets=sets or [],
+            init=init,
+            key=key,
+        ),
+        api,
+        token_file,
+        follow=follow,
+        out=out,
+    )
+
+
+@app.command()
+def get(
+    walker: Walker,
+    out: Annotated[Path, typer.Option(help="File to write: .safetensors or .mfd.")],
+    api: Api = None,
+    token_file: Token = None,
+) -> None:
+    """Save the newest version of a model that a peer holds."""
+    from mfd.cli import travel
+    from mfd.cli.client import Client
+
+    travel.get(Client(api, token_file), walker, out)
+
+
+@app.command()
+def trace(
+    walker: Walker,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until it is home.")] = False,
+    out: Annotated[Path | None, typer.Option(help="With --follow: save the model.")] = None,
+    as_json: Json = False,
+    api: Api = None,
+    token_file: Token = None,
+) -> None:
+    """Show a walker's hops, and why each was chosen."""
+    from mfd.cli import travel
+    from mfd.cli.client import Client
+
+    travel.trace(Client(api, token_file), walker, follow=follow, out=out, as_json=as_json)
+
+
+@app.command()
+def status(as_json: Json = False, api: Api = None, token_file: Token = None) -> None:
+    """Show a peer: who it is, its walkers, its data."""
+    from mfd.cli import reading
+    from mfd.cli.client import Client
+
+    reading.status(Client(api, token_file), as_json=as_json)
+
+
+@app.command()
+def peers(as_json: Json = False, api: Api = None, token_file: Token = None) -> None:
+    """Show a peer's links."""
+    from mfd.cli import reading
+    from mfd.cli.client import Client
+
+    reading.peers(Client(api, token_file), as_json=as_json)
+
+
+@app.command()
+def routes(as_json: Json = False, api: Api = None, token_file: Token = None) -> None:
+    """Show which holders of data a peer knows, and the way to each."""
+    from mfd.cli import reading
+    from mfd.cli.client import Client
+
+    reading.routes(Client(api, token_file), as_json=as_json)
+
+
+@app.command()
+def layers(
+    recipe: Annotated[str, typer.Argument(help="As cnn:inputs=1x8x8,classes=10.")],
+    as_json: Json = False,
+) -> None:
+    """Show the layers into which a model is cut."""
+    from mfd.cli import reading
+
+    reading.layers(recipe, as_json=as_json)
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+def demo(ctx: typer.Context) -> None:
+    """Show a model travelling and learning on this machine."""
+    from mfd.cli.demo import demo as show
+
+    shown = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    shown.command()(show)
+    shown(args=ctx.args, prog_name="mfd demo")
+
+
+File = Annotated[Path, typer.Argument(help="Packet file (.mfd).")]
+Graph = Annotated[
+    Path, typer.Argument(help="TOML, GraphML, GML, GEXF, node-link JSON, DOT or edge list.")
+]
+
+
+@packet_app.command("inspect")
+def packet_inspect(file: File, as_json: Json = False) -> None:
+    """Show what a packet says of itself."""
+    from mfd.cli import packets
+
+    packets.inspect(file, as_json=as_json)
+
+
+@packet_app.command("verify")
+def packet_verify(file: File) -> None:
+    """Check the signature and the content of every object; exit code 1 if anything is wrong."""
+    from mfd.cli import packets
+
+    packets.verify_file(file)
+
+
+@topology_app.command("show")
+def topology_show(file: Graph, as_json: Json = False) -> None:
+    """Show nodes and links."""
+    from mfd.cli import graphs
+
+    graphs.show(file, as_json=as_json)
+
+
+@topology_app.command("check")
+def topology_check(
+    file: Graph,
+    addresses: Annotated[bool, typer.Option(help="Check addresses too.")] = True,
+) -> None:
+    """Say what is wrong with a graph; exit code 1 if anything is."""
+    from mfd.cli import graphs
+
+    graphs.check(file, addresses=addresses)
+
+
+@topology_app.command("make")
+def topology_make(
+    kind: Annotated[str, typer.Argument(help="line, ring, star, grid, clique, geometric, ...")],
+    nodes: Annotated[int, typer.Argument(help="How many.")],
+    out: Annotated[Path, typer.Option(help="File to write; its ending tells the format.")],
+    seed: Annotated[int, typer.Option(help="For the random kinds.")] = 0,
+    port: Annotated[int, typer.Option(help="First of the ports on 127.0.0.1; 0: none.")] = 47611,
+) -> None:
+    """Make a graph."""
+    from mfd.cli import graphs
+
+    graphs.make_file(kind, nodes, out, seed=seed, port=port)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `mfd`; return its exit code."""
+    return guarded("mfd", lambda: app(args=argv, prog_name="mfd"))

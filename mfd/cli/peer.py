@@ -1,0 +1,168 @@
+"""`mfd-peer`: start a peer, tell how to join it, then what happens, one line a report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mfd.cli.errors import EXIT_CODES, Misuse, guarded, log_plainly
+
+if TYPE_CHECKING:
+    from mfd.cli.running import Started
+
+__all__ = ["app", "main"]
+
+Json = dict[str, Any]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(epilog=EXIT_CODES)
+def peer(
+    *,
+    listen: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Port 0: any free one.")
+    ] = None,
+    join: Annotated[
+        list[str] | None, typer.Option(metavar="ADDRESS", help="host:port, or a join line.")
+    ] = None,
+    hold: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=ADDRESS", help="Offer data, as digits/train=sklearn:digits."),
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder of key, ledger and objects.", file_okay=False)
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings, mfd.toml.")] = None,
+    topology: Annotated[
+        Path | None, typer.Option(help="Graph file; with --node it tells all the rest.")
+    ] = None,
+    node: Annotated[str | None, typer.Option(help="Which node of the topology this is.")] = None,
+    custodian: Annotated[
+        bool, typer.Option("--custodian", help="Take custody without holding data.")
+    ] = False,
+    json_lines: Annotated[bool, typer.Option("--json", help="Every line is JSON.")] = False,
+) -> None:
+    """Start a peer of a network in which models travel toward the data.
+
+    Prints peer id, join line, status address and state folder, then what happens. Ctrl-C stops it;
+    the same state folder goes on where it stopped.
+    """
+    import asyncio
+
+    from mfd.cli.config import load_settings, parse_hold
+    from mfd.cli.running import (
+        check_holdings,
+        default_state,
+        describe,
+        make_node,
+        run,
+        settle_port,
+    )
+
+    over: Json = _from_topology(topology, node)
+    over["join"] = [*over.get("join", []), *(join or [])]
+    over["hold"] = {**over.get("hold", {}), **dict(map(parse_hold, hold or []))}
+    over.update({"listen": listen} if listen else {})
+    over.update({"custodian": True} if custodian else {})
+    log_plainly("mfd-peer")
+    settings = load_settings(config, over)
+    check_holdings(settings)
+    settings = settings.model_copy(update={"listen": settle_port(settings.listen)})
+    folder = state or Path(settings.state or default_state(settings.listen, node or ""))
+    voice = _Voice(_printer(json_lines=json_lines), json_lines=json_lines)
+    running = make_node(settings, folder, voice.report)
+    asyncio.run(run(running, settings, lambda n: voice.started(describe(n, settings, folder))))
+
+
+def _from_topology(path: Path | None, name: str | None) -> Json:
+    """Settings of one node: each edge is dialled by the end with the smaller name."""
+    if path is None and name is None:
+        return {}
+    if path is None or name is None:
+        raise Misuse("--topology FILE and --node NAME go together")
+    from mfd.cli.errors import nearest
+    from mfd.topology import TopologyError, link_cost, load
+
+    try:
+        graph = load(path)
+    except TopologyError as exc:
+        raise Misuse(str(exc)) from exc
+    if name not in graph.nodes:
+        raise Misuse(f"{path}: there is no node {name!r}; {nearest(name, graph.nodes)}")
+    own = graph.nodes[name]
+    join, costs = [], {}
+    for edge in graph.edges:
+        if name not in (edge.a, edge.b) or edge.a == edge.b:
+            continue
+        other = edge.b if name == edge.a else edge.a
+        if other not in graph.nodes:
+            raise Misuse(f"{path}: edge {edge.a} - {edge.b}: there is no node {other!r}")
+        if name < other:
+            address = graph.nodes[other].address
+            if not address or address.endswith(":0"):
+                raise Misuse(f"{path}: {name} dials {other}, so {other} needs an address with port")
+            join.append(address)
+            costs[address] = link_cost(edge)
+    told: Json = {"join": join, "costs": costs, "hold": dict(own.hold)}
+    if own.address:
+        told["listen"] = own.address
+    return {**told, "custodian": True} if own.custodian else told
+
+
+class _Voice:
+    """Tells the start first, then every report; falls silent when nobody listens any more."""
+
+    def __init__(self, write: Callable[[Json], None], *, json_lines: bool) -> None:
+        self._write = write
+        self._json = json_lines
+        self._early: list[Json] | None = []
+
+    def started(self, told: Started) -> None:
+        from dataclasses import asdict
+
+        early, self._early = self._early or [], None
+        try:
+            if self._json:
+                print(json.dumps({"kind": "started", **asdict(told)}), flush=True)
+            else:
+                for name, value in asdict(told).items():
+                    print(f"{name:<7} {value}", flush=True)
+        except OSError:
+            self._write = lambda _: None
+        for report in early:
+            self.report(report)
+
+    def report(self, report: Json) -> None:
+        if self._early is not None:
+            self._early.append(report)
+            return
+        try:
+            self._write(report)
+        except OSError:  # the terminal or pipe is gone, the peer goes on
+            self._write = lambda _: None
+
+
+def _printer(*, json_lines: bool) -> Callable[[Json], None]:
+    if json_lines:
+        from mfd.web.api import dumps
+
+        return lambda report: print(dumps(report), flush=True)
+    from mfd.cli.view import console, report_line
+
+    out = console(sys.stdout)
+    return lambda report: out.print(report_line(report), soft_wrap=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `mfd-peer`; return its exit code."""
+    return guarded("mfd-peer", lambda: app(args=argv, prog_name="mfd-peer"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

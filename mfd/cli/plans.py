@@ -1,0 +1,134 @@
+"""What a user wants a model to do: recipe text, plan file and flags, joined into one plan.
+
+    names = ["digits/train"]          the fields of mfd.packet.plan.Plan, but for home
+    laps = 6
+    [learn]                           options of the learner: epochs, batch, lr, ...
+    [recipe]                          which model: zoo = "cnn", inputs = [1, 8, 8], classes = 10
+
+Rules of this file: torch is not loaded; names and numbers are checked where their meaning is known.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from mfd.cli.errors import Misuse, nearest
+from mfd.packet.plan import MODES, Plan, encode_plan
+
+__all__ = ["join_plan", "make_plan", "parse_recipe", "parse_sets", "read_plan"]
+
+PLAN_FILE_BYTES_MAX = 1 << 20
+NOT_IN_FILES = ("home", "extra")
+PLAN_FIELDS = tuple(f.name for f in fields(Plan) if f.name not in NOT_IN_FILES)
+LISTS = ("names", "verify")
+Table = dict[str, Any]
+
+
+def parse_recipe(text: str) -> Table:
+    """Read `cnn:inputs=1x8x8,classes=10` into {"zoo": "cnn", "inputs": [1, 8, 8], ...}.
+
+    Raises: Misuse.
+    """
+    name, _, rest = text.partition(":")
+    recipe: Table = {"zoo": name}
+    for pair in filter(None, rest.split(",")):
+        key, equals, value = pair.partition("=")
+        if not equals or not key or not value:
+            raise Misuse(f"recipe {text!r}: {pair!r} is not KEY=VALUE")
+        recipe[key] = _sizes(value) if _is_list(key, value) else _scalar(value)
+    if not name:
+        raise Misuse(f"recipe {text!r} names no model: write cnn:inputs=1x8x8,classes=10")
+    return recipe
+
+
+def _is_list(key: str, value: str) -> bool:
+    return re.fullmatch(r"\d+(x\d+)+|\d+x", value) is not None or (
+        key == "inputs" and value.isdecimal()
+    )
+
+
+def _sizes(text: str) -> list[int]:
+    return [int(part) for part in text.split("x") if part]
+
+
+def _scalar(text: str) -> str | int | float | bool:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def parse_sets(pairs: Sequence[str]) -> Table:
+    """Read `--set KEY=VALUE`: plan fields by their names, other keys are options of the learner.
+
+    Raises: Misuse.
+    """
+    table: Table = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key or not value:
+            raise Misuse(f"--set {pair}: write KEY=VALUE, such as epochs=5")
+        if key in LISTS:
+            table[key] = value.split(",")
+        elif key in PLAN_FIELDS and key not in ("recipe", "learn"):
+            table[key] = _scalar(value)
+        else:
+            table.setdefault("learn", {})[key.removeprefix("learn.")] = _scalar(value)
+    return table
+
+
+def read_plan(path: Path) -> Table:
+    """Read a plan file. Raises: Misuse."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(PLAN_FILE_BYTES_MAX + 1)
+        if len(data) > PLAN_FILE_BYTES_MAX:
+            raise Misuse(f"plan {path} has more than {PLAN_FILE_BYTES_MAX >> 20} MiB")
+        table = tomllib.loads(data.decode("utf-8"))
+    except OSError as exc:
+        raise Misuse(f"plan {path} cannot be read: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise Misuse(f"plan {path} is not valid TOML: {exc}") from exc
+    for key in table:
+        if key not in PLAN_FIELDS:
+            raise Misuse(f"plan {path}: there is no {key!r} in a plan; {nearest(key, PLAN_FIELDS)}")
+    return table
+
+
+def join_plan(*tables: Table) -> Table:
+    """Lay tables over each other, the last on top; `learn` adds up."""
+    joined: Table = {}
+    for table in tables:
+        learn = {**joined.get("learn", {}), **table.get("learn", {})}
+        joined = {**joined, **table, "learn": learn}
+    return joined
+
+
+def make_plan(table: Mapping[str, Any], home: bytes) -> Plan:
+    """Make the plan that is to be signed. Raises: Misuse."""
+    for key, lacking in (("recipe", "a recipe"), ("names", "data names (--names)")):
+        if not table.get(key):
+            raise Misuse(f"the plan lacks {lacking}: give it, or a plan file that has it")
+    for key in LISTS:
+        value = table.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise Misuse(f"the plan's {key} is a list of data names, not {value!r}")
+    mode = table.get("mode", MODES[0])
+    if mode not in MODES:
+        raise Misuse(f"there is no mode {mode!r}; {nearest(str(mode), MODES)}")
+    values: dict[str, Any] = {key: tuple(v) if key in LISTS else v for key, v in table.items()}
+    try:
+        plan = Plan(home=home, **values)
+        encode_plan(plan)
+    except (ValueError, TypeError, OverflowError) as exc:
+        raise Misuse(str(exc)) from exc
+    return plan

@@ -1,0 +1,190 @@
+"""A peer from its settings to its end: the place where core, net, web and learn meet.
+
+Rules of this file: data and settings are checked before anything is opened; a stop by the user is a
+success.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mfd.cli.config import Settings, read_secret
+from mfd.cli.errors import HINT, Bug, Misuse
+from mfd.core.config import Config
+from mfd.core.events import CommandFailed
+from mfd.core.peer import Peer
+from mfd.net.addresses import parse_listen
+from mfd.net.driver import Node, NodeError
+from mfd.net.handshake import Terms
+from mfd.net.keys import KeyFileError, KeyPair, parse_peer_id, verify
+from mfd.net.tls import Tls
+from mfd.net.trainerpipe import TrainerPipe
+from mfd.web.api import routes
+
+__all__ = [
+    "Started",
+    "check_holdings",
+    "default_state",
+    "describe",
+    "make_node",
+    "run",
+    "settle_port",
+]
+
+Json = dict[str, Any]
+SECOND_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What the owner of a peer is told when it runs."""
+
+    peer: str
+    join: str
+    status: str
+    state: str
+
+
+def check_holdings(settings: Settings) -> None:
+    """Find what is wrong with the data of this peer, before anything starts. Raises: Misuse."""
+    if not settings.hold:
+        return  # a relay loads nothing of the learner
+    from mfd.learn.errors import HoldingError
+    from mfd.learn.holdings import check
+
+    for name, address in settings.hold.items():
+        try:
+            check(address, allow_py=settings.allow_py)
+        except HoldingError as exc:
+            hint = "; set allow_py = true in mfd.toml" if address.startswith("py:") else ""
+            raise Misuse(f"--hold {name}: {exc}{hint}") from exc
+
+
+def settle_port(listen: str) -> str:
+    """Choose a free port where the address leaves it open, so that the state can be named by it.
+
+    Raises: Misuse where the address is not this machine's.
+    """
+    host, port = parse_listen(listen)
+    if port:
+        return listen
+    try:
+        with socket.create_server((host, 0), family=_family(host)) as probe:
+            port = probe.getsockname()[1]
+    except OSError as exc:
+        raise Misuse(f"address {listen} cannot be listened on: {exc.strerror or exc}") from exc
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def default_state(listen: str, name: str) -> Path:
+    """Return `./mfd-state/NAME`, or the port where the peer has no name."""
+    return Path("mfd-state") / (name.replace("/", "_") or str(parse_listen(listen)[1]))
+
+
+def make_node(settings: Settings, state: Path, on_report: Callable[[Json], None]) -> Node:
+    """Join the parts. Raises: Misuse."""
+    config = Config(
+        network=settings.network,
+        custodian=settings.custodian,
+        slots=settings.slots,
+        lease_us=round(settings.lease_seconds * SECOND_US),
+    )
+    allow = None if settings.allow is None else frozenset(map(parse_peer_id, settings.allow))
+    key = read_secret(settings.network_key_file, "network key file")
+    token = read_secret(settings.api_token_file, "API token file")
+    try:
+        keys = KeyPair.load_or_create(state / "key")
+        terms = Terms(settings.network, key, allow)
+    except (KeyFileError, ValueError) as exc:
+        raise Misuse(str(exc)) from exc
+    core = Peer(signer=keys, verify=verify, config=config, seed=os.urandom(32))
+    node = Node(
+        core,
+        keys,
+        state=state,
+        listen=settings.listen,
+        config=config,
+        terms=terms,
+        holdings=settings.hold,
+        trainer=TrainerPipe(allow_py=settings.allow_py, threads=settings.threads),
+        tls=Tls.fresh() if settings.tls else None,
+        costs=settings.costs,
+        on_report=on_report,
+    )
+    node.add_routes(routes(node, token=token.decode("utf-8", errors="replace")))
+    return node
+
+
+async def run(node: Node, settings: Settings, told: Callable[[Node], None]) -> None:
+    """Run a peer until the user stops it; `told` is called once it is ready.
+
+    Raises: Misuse, Bug.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    serving = loop.create_task(_serve(node, settings, told))
+    stopping = loop.create_task(stop.wait())
+    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if stop.is_set():
+        serving.cancel()
+        await asyncio.wait((serving,))
+    if not serving.cancelled():
+        serving.result()
+
+
+async def _serve(node: Node, settings: Settings, told: Callable[[Node], None]) -> None:
+    try:
+        async with node:
+            for address in settings.join:
+                node.join(address)
+            told(node)
+            failure = await node.failed
+            raise Bug(f"{failure}; {HINT}") from failure
+    except (NodeError, CommandFailed) as exc:
+        raise Misuse(str(exc)) from exc
+
+
+def describe(node: Node, settings: Settings, state: Path) -> Started:
+    """Return what others need to know of a running peer."""
+    host, port = parse_listen(settings.listen)
+    join, scheme = node.join_line, "https" if settings.tls else "http"
+    if _is_any(host):  # others need an address that leads here
+        join = join.replace(f"mfd://{node.address}", f"mfd://{_own_address(host)}:{port}", 1)
+        host = "::1" if ":" in host else "127.0.0.1"
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return Started(node.status()["peer"], join, f"{scheme}://{authority}/", str(state))
+
+
+def _is_any(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _own_address(host: str) -> str:
+    """The address from which this machine would reach others; connecting UDP sends nothing."""
+    family = _family(host)
+    target = "2001:db8::1" if family == socket.AF_INET6 else "192.0.2.1"
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((target, 9))
+            found = str(probe.getsockname()[0])
+    except OSError:
+        return socket.gethostname()
+    return f"[{found}]" if ":" in found else found

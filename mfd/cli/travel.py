@@ -1,0 +1,155 @@
+"""The verbs that move models: send, get, trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mfd.cli.client import Client, Unreachable
+from mfd.cli.errors import CommandError, Misuse
+from mfd.cli.view import brief, console, data_size, hop_line, print_json, report_line
+
+__all__ = ["Order", "get", "send", "trace"]
+
+Json = dict[str, Any]
+
+MODEL_BYTES_MAX = 16 << 30
+STORY = {"arrived", "chosen", "handed", "measured", "stop"}  # and what goes wrong is always shown
+ENDINGS = (".safetensors", ".mfd")
+HOME = "done"  # the role of a walker whose journey is over
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What `mfd send` was told, before it is checked."""
+
+    recipe: str | None
+    plan: Path | None
+    over: Mapping[str, Any]  # fields of the plan; None: not given
+    sets: Sequence[str]
+    init: Path | None
+    key: Path | None
+
+
+def send(
+    order: Order, api: str | None, token_file: Path | None, *, follow: bool, out: Path | None
+) -> None:
+    """Make a walker, hand it to a peer, and follow it home."""
+    from mfd.cli.plans import make_plan
+    from mfd.cli.sending import build, make_walker, user_key
+
+    _check_out(out)
+    if out is not None and not follow:
+        raise Misuse("--out needs --follow: the model is not home before; `mfd get` saves it later")
+    client = Client(api, token_file)
+    table = _gather(order)
+    home = bytes.fromhex(client.get("status")["peer"])
+    plan = make_plan(table, home)
+    module = build(plan.recipe, seed=plan.seed, init=order.init)
+    walker, parts = make_walker(module, plan, user_key(order.key))
+    size = data_size(sum(memoryview(part).nbytes for part in parts))
+    client.post_walker(parts)
+    print(f"walker {walker} ({size}) is at {brief(home.hex())}", flush=True)
+    if follow:
+        _follow(client, walker, out)
+    else:
+        print(f"follow it with: {_again(client, walker)}")
+
+
+def _gather(order: Order) -> dict[str, Any]:
+    """Join recipe, plan file and flags; flags count most. Raises: Misuse."""
+    from mfd.cli.plans import join_plan, parse_recipe, parse_sets, read_plan
+
+    recipe, path = order.recipe, order.plan
+    if recipe is not None and recipe.endswith(".toml"):
+        if path is not None:
+            raise Misuse(f"two plan files are given, {recipe} and {path}: give one")
+        path, recipe = Path(recipe), None
+    over = {key: value for key, value in order.over.items() if value not in (None, [])}
+    return join_plan(
+        read_plan(path) if path is not None else {},
+        {"recipe": parse_recipe(recipe)} if recipe is not None else {},
+        parse_sets(order.sets),
+        over,
+    )
+
+
+def get(client: Client, prefix: str, out: Path) -> None:
+    """Save the newest version of a walker that a peer holds."""
+    from mfd.cli.sending import open_model, save
+
+    _check_out(out)
+    body = client.model(prefix, MODEL_BYTES_MAX)
+    packet = open_model(memoryview(body), f"the model of {prefix}")
+    save(packet, body, out)
+    manifest = packet.manifest
+    print(
+        f"{out}: version {manifest.seq} of {brief(manifest.walker.hex())}, {data_size(len(body))}"
+    )
+
+
+def _check_out(out: Path | None) -> None:
+    """Find out before a long journey. Raises: Misuse."""
+    if out is None:
+        return
+    if out.suffix not in ENDINGS:
+        raise Misuse(f"--out {out}: a model is saved as {' or '.join(ENDINGS)}")
+    if not out.absolute().parent.is_dir():
+        raise Misuse(f"--out {out}: there is no folder {out.absolute().parent}")
+
+
+def trace(client: Client, prefix: str, *, follow: bool, out: Path | None, as_json: bool) -> None:
+    """Print what a peer knows of a walker's journey."""
+    _check_out(out)
+    if follow and as_json:
+        raise Misuse("--follow and --json do not go together: poll `mfd trace --json`")
+    if follow:
+        _follow(client, client.find_walker(prefix)["walker"], out)
+        return
+    reports = client.reports(prefix)
+    if as_json:
+        print_json({"reports": reports})
+    elif reports:
+        _print(reports)
+    else:
+        walker = client.find_walker(prefix)
+        print(f"{brief(walker['walker'])}: {walker['activity'] or walker['role']}")
+
+
+def _follow(client: Client, walker: str, out: Path | None) -> None:
+    """Print reports until the walker is home. Ctrl-C ends the watching, not the journey."""
+    try:
+        _watch(client, walker)
+    except KeyboardInterrupt:
+        print(f"\nthe walker travels on; follow it again with: {_again(client, walker)}")
+        return
+    except Unreachable as exc:
+        again = _again(client, walker)
+        raise CommandError(f"{exc}; then follow the walker again with: {again}") from exc
+    if out is not None:
+        get(client, walker, out)
+
+
+def _watch(client: Client, walker: str) -> None:
+    for reports in client.follow(walker):
+        _print(reports)
+        if any(report["kind"] == "arrived" for report in reports):
+            return
+        # A peer that was started anew has forgotten its reports, but not its walkers.
+        if not reports and client.find_walker(walker)["role"] == HOME:
+            print("home")
+            return
+
+
+def _print(reports: Sequence[Json]) -> None:
+    out = console()
+    for report in reports:
+        told = {key: value for key, value in report.items() if key != "walker"}
+        if hop_line(report) is not None or report["kind"] not in STORY:
+            out.print(report_line(told), soft_wrap=True)
+
+
+def _again(client: Client, walker: str) -> str:
+    return f"mfd trace {brief(walker)} --follow --api {client.url}"

@@ -1,0 +1,155 @@
+"""What people read: tables, and one line a report. Programs read --json instead."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import IO, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = [
+    "brief",
+    "console",
+    "data_size",
+    "hop_line",
+    "print_json",
+    "print_table",
+    "report_line",
+    "span",
+]
+
+Json = dict[str, Any]
+
+WIDTH_PLAIN = 200  # of tables that go into a pipe: nothing is cut off
+ID_DIGITS = 64
+BAD = {
+    "corrupt",
+    "disk",
+    "fenced",
+    "intake failed",
+    "learning failed",
+    "lost",
+    "not measured",
+    "refused",
+    "unlinked",
+    "unreachable",
+}
+GOOD = {"arrived", "measured", "stop"}
+HIDDEN = {"n", "at", "kind"}
+
+
+def console(file: IO[str] | None = None) -> Console:
+    """A console that is coloured on a terminal and plain in a pipe."""
+    file = file or sys.stdout
+    return Console(file=file, highlight=False, width=None if file.isatty() else WIDTH_PLAIN)
+
+
+def print_json(value: Any) -> None:
+    """The form for programs: the same as the HTTP API gives."""
+    print(json.dumps(value, indent=1))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], none: str) -> None:
+    """Print rows under headings; numbers stand to the right. `none`: said where no row is."""
+    rows = [[str(cell) for cell in row] for row in rows]
+    if not rows:
+        print(none)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, title in enumerate(columns):
+        numeric = all(row[index][:1].isdigit() for row in rows)
+        numeric = numeric and all(len(row[index]) < ID_DIGITS // 8 + 8 for row in rows)
+        table.add_column(title, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console().print(table)
+
+
+def brief(text: str) -> str:
+    """The first eight digits of an id; other text as it is."""
+    return text[:8] if len(text) == ID_DIGITS and set(text) <= set("0123456789abcdef") else text
+
+
+def data_size(count: float) -> str:
+    """Bytes for people: 1.4 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def span(seconds: float) -> str:
+    """A length of time for people."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def report_line(report: Json) -> Text:
+    """One report: time, kind, and what belongs to it."""
+    at = datetime.fromtimestamp(report.get("at", 0), tz=UTC).astimezone()
+    kind = str(report.get("kind", ""))
+    line = Text(f"{at:%H:%M:%S} ", style="dim")
+    style = "red" if kind in BAD else "green" if kind in GOOD else "cyan"
+    line.append(f"{_printable(kind):<16}", style=style)
+    told = hop_line(report)
+    line.append(told if told is not None else _fields(report))
+    return line
+
+
+def hop_line(report: Json) -> str | None:
+    """The story of a walker's hop in one line; None for reports that are no part of it."""
+    match report.get("kind"):
+        case "stop":
+            return _stop(report)
+        case "measured":
+            accuracy = _number(report.get("accuracy"), "{:.1%}")
+            return (
+                f"after lap {report.get('lap')}: accuracy {accuracy}, loss "
+                f"{_number(report.get('loss'))}, by {brief(str(report.get('by', '')))}"
+            )
+        case "chosen":
+            source, target = (brief(str(report.get(key, ""))) for key in ("peer", "target"))
+            return f"{source} -> {target}: {_printable(report.get('reason', ''))}"
+        case "handed":
+            source, target = (brief(str(report.get(key, ""))) for key in ("source", "target"))
+            return (
+                f"{source} -> {target}: {data_size(report.get('sent_bytes') or 0)} "
+                f"in {_number(report.get('seconds'), '{:.2f}')} s, hop {report.get('hop')}"
+            )
+        case "arrived":
+            return f"home after {report.get('stops')} stops, version {report.get('seq')}"
+    return None
+
+
+def _stop(report: Json) -> str:
+    clients = report.get("clients")
+    place = f"{clients} clients" if clients else brief(str(report.get("peer", "")))
+    return (
+        f"{place}  lap {report.get('lap')}/{report.get('laps')}  layers "
+        f"{_printable(report.get('layers', ''))}  loss {_number(report.get('loss_before'))} -> "
+        f"{_number(report.get('loss'))}  came {data_size(report.get('came_bytes') or 0)}  "
+        f"{_number(report.get('samples'), '{:.0f}')} samples in "
+        f"{_number(report.get('seconds'), '{:.1f}')} s"
+    )
+
+
+def _number(value: Any, form: str = "{:.4f}") -> str:
+    return form.format(value) if isinstance(value, int | float) else "-"
+
+
+def _fields(report: Json) -> str:
+    pairs = ((k, v) for k, v in report.items() if k not in HIDDEN)
+    return "  ".join(f"{k}={brief(_printable(v))}" for k, v in pairs)
+
+
+def _printable(value: Any) -> str:
+    """Text of strangers goes to a terminal: no control characters."""
+    return "".join(c if c.isprintable() else "?" for c in str(value))

@@ -1,0 +1,86 @@
+"""From words to a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mfd.cli.errors import Misuse
+from mfd.cli.plans import join_plan, make_plan, parse_recipe, parse_sets, read_plan
+
+HOME = bytes(32)
+RECIPE = {"zoo": "mlp", "inputs": [8], "classes": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "recipe"),
+    [
+        ("vgg11", {"zoo": "vgg11"}),
+        (
+            "cnn:inputs=1x8x8,classes=10,norm=batch",
+            {"zoo": "cnn", "inputs": [1, 8, 8], "classes": 10, "norm": "batch"},
+        ),
+        (
+            "mlp:inputs=64,hidden=32x,classes=2",
+            {"zoo": "mlp", "inputs": [64], "hidden": [32], "classes": 2},
+        ),
+        ("transformer:dropout=0.1", {"zoo": "transformer", "dropout": 0.1}),
+    ],
+)
+def test_recipes(text: str, recipe: dict[str, object]) -> None:
+    assert parse_recipe(text) == recipe
+
+
+@pytest.mark.parametrize("text", ["", ":a=1", "cnn:a", "cnn:=1", "cnn:a="])
+def test_wrong_recipes(text: str) -> None:
+    with pytest.raises(Misuse, match="recipe"):
+        parse_recipe(text)
+
+
+def test_sets_reach_the_plan_or_the_learner() -> None:
+    sets = ["order=stop", "head=false", "lr=1e-3", "learn.epochs=2", "verify=a,b"]
+    assert parse_sets(sets) == {
+        "order": "stop",
+        "head": False,
+        "verify": ["a", "b"],
+        "learn": {"lr": 1e-3, "epochs": 2},
+    }
+
+
+def test_the_last_table_counts_and_learn_adds_up() -> None:
+    joined = join_plan(
+        {"laps": 2, "names": ["a"], "learn": {"lr": 0.1, "epochs": 1}, "recipe": RECIPE},
+        {"learn": {"lr": 0.2}},
+        {"laps": 3},
+    )
+    plan = make_plan(joined, HOME)
+    assert (plan.laps, plan.names) == (3, ("a",))
+    assert plan.learn == {"lr": 0.2, "epochs": 1}
+
+
+@pytest.mark.parametrize(
+    ("table", "part"),
+    [
+        ({"names": ["a"]}, "recipe"),
+        ({"recipe": RECIPE}, "--names"),
+        ({"recipe": RECIPE, "names": "a"}, "list"),
+        ({"recipe": RECIPE, "names": ["a"], "mode": "wlk"}, "'walk'"),
+        ({"recipe": RECIPE, "names": ["a"], "laps": "two"}, "plan"),
+        ({"recipe": RECIPE, "names": ["a", "a"]}, "plan"),
+    ],
+)
+def test_wrong_plans(table: dict[str, object], part: str) -> None:
+    with pytest.raises(Misuse) as told:
+        make_plan(table, HOME)
+    assert part in str(told.value)
+
+
+def test_plan_files_with_unknown_keys_name_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text("lap = 2\n")
+    with pytest.raises(Misuse, match="did you mean 'laps'"):
+        read_plan(path)
+    path.write_text('home = "x"\n')
+    with pytest.raises(Misuse, match="home"):
+        read_plan(path)

@@ -1,0 +1,122 @@
+"""Models in and out of files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mfd.cli.errors import CommandError, Misuse
+from mfd.cli.sending import build, make_walker, open_model, save, user_key
+from mfd.net.injection import InjectionReader
+from mfd.net.keys import KeyPair, verify
+from mfd.packet import Packet, Plan, Tensor, decode, encode
+
+KEYS = KeyPair.from_seed(bytes(range(32)))
+RECIPE = {"zoo": "mlp", "inputs": [4], "classes": 2, "hidden": [3]}
+
+
+def _tensor(dtype: str, shape: tuple[int, ...], raw: bytes) -> Tensor:
+    return Tensor(dtype, shape, memoryview(raw))
+
+
+def _packet(**tensors: Tensor) -> tuple[Packet, bytes]:
+    body = b"".join(encode(Packet.from_tensors({"only": tensors}, signer=KEYS)))
+    return decode(body), body
+
+
+def test_safetensors_are_read_back_bit_for_bit(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file
+
+    sources = {
+        "a": torch.tensor([True, False, True]),
+        "b": torch.arange(6, dtype=torch.bfloat16).reshape(2, 3),
+        "c": torch.tensor(2.5, dtype=torch.float64),
+        "d": torch.arange(4, dtype=torch.float32).to(torch.float8_e4m3fn),
+        "e": torch.empty(0, 3),
+    }
+    packet, body = _packet(**{k: Tensor.of(t) for k, t in sources.items()})
+    path = tmp_path / "m.safetensors"
+    save(packet, body, path)
+    found = load_file(path)
+    assert found.keys() == sources.keys()
+    for key, tensor in sources.items():
+        assert found[key].dtype == tensor.dtype
+        assert found[key].shape == tensor.shape
+        found_bytes, told_bytes = (t.reshape(-1).view(torch.uint8) for t in (found[key], tensor))
+        assert found_bytes.equal(told_bytes)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_safetensors_cannot_say_is_refused(tmp_path: Path) -> None:
+    packet, body = _packet(z=_tensor("c128", (1,), bytes(16)))
+    with pytest.raises(CommandError, match="c128"):
+        save(packet, body, tmp_path / "m.safetensors")
+    save(packet, body, tmp_path / "m.mfd")
+    assert (tmp_path / "m.mfd").read_bytes() == body
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    packet, body = _packet(x=Tensor.of(np.zeros(3, np.float32)))
+    with pytest.raises(CommandError, match="cannot be written"):
+        save(packet, body, tmp_path / "no" / "m.mfd")
+
+
+def test_every_flipped_bit_of_a_model_is_found() -> None:
+    _, body = _packet(x=Tensor.of(np.arange(64, dtype=np.float32)))
+    for place in range(0, len(body), 7):
+        broken = bytearray(body)
+        broken[place] ^= 1
+        try:
+            found = open_model(bytes(broken), "it")
+        except CommandError:
+            continue
+        # The envelope is not signed; whatever lies in it, the content is what was signed.
+        assert bytes(found.layer(0)["x"].data) == np.arange(64, dtype=np.float32).tobytes()
+
+
+def test_a_walker_is_signed_and_whole(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    plan = Plan(recipe=RECIPE, names=("a",), home=bytes(32))
+    walker, parts = make_walker(build(RECIPE, seed=1), plan, KEYS)
+    with (tmp_path / "packet").open("w+b") as file:
+        reader = InjectionReader(file, lambda _: None)
+        for part in parts:
+            reader.feed(part)
+        reader.finish()
+        file.seek(0)
+        packet = decode(file.read(), verify)
+    packet.check()
+    assert packet.manifest.walker.hex() == walker
+    assert list(packet.tensors()) == [ref.name for ref in packet.manifest.layers]
+    again, _ = make_walker(build(RECIPE, seed=1), plan, KEYS)
+    assert again != walker  # every sending is a journey of its own
+
+
+def test_wrong_options_of_learning_are_found_before_the_journey() -> None:
+    pytest.importorskip("torch")
+    plan = Plan(recipe=RECIPE, names=("a",), home=bytes(32), learn={"epoch": 3})
+    with pytest.raises(Misuse, match="epochs"):
+        make_walker(build(RECIPE), plan, KEYS)
+
+
+def test_init_must_fit_the_recipe(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    path = tmp_path / "i.safetensors"
+    save_file({"head.weight": torch.zeros(9, 9)}, path)
+    with pytest.raises(Misuse, match="does not fit") as told:
+        build(RECIPE, init=path)
+    assert "\n" not in str(told.value)
+
+
+def test_the_users_key_is_made_once_and_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    first = user_key(None)
+    assert (tmp_path / "mfd" / "key").stat().st_mode & 0o777 == 0o600
+    assert user_key(None).public_key == first.public_key

@@ -1,0 +1,72 @@
+"""Lines that people read."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from mfd.cli.view import brief, console, data_size, hop_line, print_table, report_line, span
+
+PEER = "ab" * 32
+
+
+def _plain(report: dict[str, object]) -> str:
+    out = io.StringIO()
+    console(out).print(report_line(report), soft_wrap=True)
+    return out.getvalue()
+
+
+def test_a_stop_is_one_line_with_what_matters() -> None:
+    line = hop_line(
+        {
+            "kind": "stop",
+            "peer": PEER,
+            "lap": 1,
+            "laps": 6,
+            "layers": "2:4+5:6",
+            "loss_before": 2.25,
+            "loss": None,  # it diverged
+            "came_bytes": 2048,
+            "samples": 480.0,
+            "seconds": 1.26,
+        }
+    )
+    assert line is not None
+    for part in ("abababab", "1/6", "2:4+5:6", "2.2500 -> -", "2.0 KiB", "480 samples", "1.3 s"):
+        assert part in line
+
+
+@pytest.mark.parametrize("kind", ["stop", "measured", "chosen", "handed", "arrived", "news"])
+def test_reports_with_missing_fields_still_make_a_line(kind: str) -> None:
+    assert kind in _plain({"kind": kind})
+    assert _plain({"kind": kind}).count("\n") == 1
+
+
+def test_text_of_strangers_cannot_steer_the_terminal() -> None:
+    for kind in ("chosen", "refused", "stop"):
+        said = _plain({"kind": kind, "reason": "\x1b[2J\nx", "layers": "\x1b]0;x\x07"})
+        assert "\x1b" not in said
+        assert said.count("\n") == 1
+    assert "[red]" in _plain({"kind": "refused", "reason": "[red]x"})  # markup is text
+
+
+def test_tables_in_a_pipe_are_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("a", "b"), [("x" * 120, 1), ("[b]", 22)], "none")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert "x" * 120 in lines[1]
+    assert "[b]" in lines[2]
+    print_table(("a",), [], "nothing here")
+    assert capsys.readouterr().out == "nothing here\n"
+
+
+def test_sizes_and_spans() -> None:
+    assert [data_size(n) for n in (0, 1023, 1024, 3 << 30)] == [
+        "0 B",
+        "1023 B",
+        "1.0 KiB",
+        "3.0 GiB",
+    ]
+    assert [span(s) for s in (1, 90, 7200, 2e5)] == ["1.0 s", "1.5 min", "2.0 h", "2.3 d"]
+    assert (brief(PEER), brief("not an id at all")) == ("abababab", "not an id at all")
