@@ -78,12 +78,15 @@ def demo(
     outcomes: list[Outcome] = []
     saved = out or folder / "snake.safetensors"
     started = time.monotonic()
-    with Fleet(graph, folder, settings) as fleet:
-        view.running(fleet.members, time.monotonic() - started)
-        for mode in wanted:
-            if mode in MODES:
-                path = saved if mode == "snake" else None
-                outcomes.append(_travel(fleet, home, mode, table, view=view, path=path))
+    try:
+        with Fleet(graph, folder, settings) as fleet:
+            view.running(fleet.members, time.monotonic() - started)
+            for mode in wanted:
+                if mode in MODES:
+                    path = saved if mode == "snake" else None
+                    outcomes.append(_travel(fleet, home, mode, table, view=view, path=path))
+    finally:
+        view.rest()
     if "centralised" in wanted:
         view.say("Centralised: the same model on the pooled data, as many samples.")
         outcomes.append(_centralised(data, table, seed=seed, threads=threads))

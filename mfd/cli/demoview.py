@@ -21,10 +21,11 @@ Json = dict[str, Any]
 
 
 class View:
-    """Writes to the terminal; keeps nothing but the lap it is in."""
+    """Writes to the terminal: lines that stay, and below them, on a terminal, what goes on now."""
 
     def __init__(self) -> None:
         self._out = console()
+        self._now = self._out.status("") if self._out.is_terminal else None
 
     def say(self, text: str) -> None:
         """One plain sentence."""
@@ -58,6 +59,13 @@ class View:
             "fedavg": f"{plan.laps} rounds from home to every holder and back",
         }[plan.mode]
         self._out.print(f"[bold]{mode}[/bold]: {what}; walker {walker[:8]}")
+        self._doing("waiting for holders")
+        if self._now is not None:
+            self._now.start()
+
+    def _doing(self, text: str) -> None:
+        if self._now is not None:
+            self._now.update(text)
 
     def hop(self, report: Json, names: Mapping[str, str]) -> None:
         """One line for one report, if it is part of the story."""
@@ -78,8 +86,17 @@ class View:
                 self._out.print(line, style="yellow")
             case "ended" | "parked":
                 self._out.print(f"  {report['reason']}", style="yellow", markup=False)
+            case "chosen":
+                source, target = (names.get(report[k], report[k][:8]) for k in ("peer", "target"))
+                self._doing(f"{source} -> {target}: {report['reason']}")
             case "arrived":
+                self.rest()
                 self._out.print(f"  home after {report['stops']} stops\n")
+
+    def rest(self) -> None:
+        """Nothing goes on now."""
+        if self._now is not None:
+            self._now.stop()
 
     def _stop(self, report: Json, names: Mapping[str, str]) -> None:
         peer = names.get(report["peer"], report["peer"][:8])

@@ -6,6 +6,7 @@ imported where it runs.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -232,3 +233,7 @@ def topology_make(
 def main(argv: list[str] | None = None) -> int:
     """Run `mfd`; return its exit code."""
     return guarded("mfd", lambda: app(args=argv, prog_name="mfd"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
