@@ -6,20 +6,18 @@ never from flags.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mfd.cli.errors import Misuse, nearest
+from mfd.cli.errors import Misuse, nearest, read_toml
 from mfd.net.addresses import parse_address, parse_listen
 from mfd.net.keys import parse_peer_id
 
 __all__ = ["Settings", "load_settings", "parse_hold", "read_secret"]
 
-CONFIG_BYTES_MAX = 1 << 20
 SECRET_BYTES_MAX = 4 << 10
 SECRET_BYTES_MIN = 16
 PATHS = ("state", "network_key_file", "api_token_file")
@@ -70,16 +68,7 @@ def load_settings(path: Path | None, over: Mapping[str, Any]) -> Settings:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            data = file.read(CONFIG_BYTES_MAX + 1)
-        if len(data) > CONFIG_BYTES_MAX:
-            raise Misuse(f"configuration {path} has more than {CONFIG_BYTES_MAX >> 20} MiB")
-        table = tomllib.loads(data.decode("utf-8"))
-    except OSError as exc:
-        raise Misuse(f"configuration {path} cannot be read: {exc.strerror}") from exc
-    except ValueError as exc:
-        raise Misuse(f"configuration {path} is not valid TOML: {exc}") from exc
+    table = read_toml(path, "configuration")
     for key in PATHS:
         if isinstance(table.get(key), str):
             table[key] = str(path.parent / Path(table[key]).expanduser())

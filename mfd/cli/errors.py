@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tomllib
 import traceback
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -22,12 +24,14 @@ __all__ = [
     "guarded",
     "log_plainly",
     "nearest",
+    "read_toml",
 ]
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the thing asked for failed, 2 wrong usage or configuration, "
     "70 a bug in MFD, 130 stopped by Ctrl-C."
 )
+TOML_BYTES_MAX = 1 << 20
 FAILED, MISUSED, BUG, INTERRUPTED = 1, 2, 70, 130
 HINT = "run with MFD_DEBUG=1 for the traceback"
 
@@ -88,6 +92,20 @@ def guarded(program: str, run: Callable[[], None]) -> int:
         print(f"{program}: a bug in MFD: {type(exc).__name__}: {exc}; {HINT}", file=sys.stderr)
         return BUG
     return 0
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Read a small TOML file; `what` names it in the sentence. Raises: Misuse."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(TOML_BYTES_MAX + 1)
+        if len(data) > TOML_BYTES_MAX:
+            raise Misuse(f"{what} {path} has more than {TOML_BYTES_MAX >> 20} MiB")
+        return tomllib.loads(data.decode("utf-8"))
+    except OSError as exc:
+        raise Misuse(f"{what} {path} cannot be read: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise Misuse(f"{what} {path} is not valid TOML: {exc}") from exc
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -11,18 +11,16 @@ Rules of this file: torch is not loaded; names and numbers are checked where the
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from mfd.cli.errors import Misuse, nearest
+from mfd.cli.errors import Misuse, nearest, read_toml
 from mfd.packet.plan import MODES, Plan, encode_plan
 
 __all__ = ["join_plan", "make_plan", "parse_recipe", "parse_sets", "read_plan"]
 
-PLAN_FILE_BYTES_MAX = 1 << 20
 NOT_IN_FILES = ("home", "extra")
 PLAN_FIELDS = tuple(f.name for f in fields(Plan) if f.name not in NOT_IN_FILES)
 LISTS = ("names", "verify")
@@ -88,16 +86,7 @@ def parse_sets(pairs: Sequence[str]) -> Table:
 
 def read_plan(path: Path) -> Table:
     """Read a plan file. Raises: Misuse."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(PLAN_FILE_BYTES_MAX + 1)
-        if len(data) > PLAN_FILE_BYTES_MAX:
-            raise Misuse(f"plan {path} has more than {PLAN_FILE_BYTES_MAX >> 20} MiB")
-        table = tomllib.loads(data.decode("utf-8"))
-    except OSError as exc:
-        raise Misuse(f"plan {path} cannot be read: {exc.strerror}") from exc
-    except ValueError as exc:
-        raise Misuse(f"plan {path} is not valid TOML: {exc}") from exc
+    table = read_toml(path, "plan")
     for key in table:
         if key not in PLAN_FIELDS:
             raise Misuse(f"plan {path}: there is no {key!r} in a plan; {nearest(key, PLAN_FIELDS)}")

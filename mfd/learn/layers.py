@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from mfd.learn.errors import LearnError
-from mfd.packet.objects import DTYPES, Buffer, LayerObject, Tensor, pack_layer, unpack_layer
+from mfd.packet.objects import LayerObject, pack_layer, unpack_layer
 from mfd.packet.task import LayerRef, Range
+from mfd.packet.tensors import TORCH_NAMES, Buffer
 
 __all__ = [
     "Layer",
@@ -31,28 +31,8 @@ __all__ = [
     "split_at",
 ]
 
-_TORCH_NAMES = {
-    "bool": "bool",
-    "u8": "uint8",
-    "i8": "int8",
-    "u16": "uint16",
-    "i16": "int16",
-    "u32": "uint32",
-    "i32": "int32",
-    "u64": "uint64",
-    "i64": "int64",
-    "f16": "float16",
-    "f32": "float32",
-    "f64": "float64",
-    "c32": "complex32",
-    "c64": "complex64",
-    "c128": "complex128",
-    "bf16": "bfloat16",
-}
-TORCH_DTYPES: dict[str, torch.dtype] = {  # as far as this torch has them; fp8 is called float8_...
-    name: getattr(torch, found)
-    for name in DTYPES
-    if hasattr(torch, found := _TORCH_NAMES.get(name, name.replace("f", "float", 1)))
+TORCH_DTYPES: dict[str, torch.dtype] = {  # as far as this torch has them
+    ours: getattr(torch, theirs) for ours, theirs in TORCH_NAMES.items() if hasattr(torch, theirs)
 }
 _DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
@@ -166,7 +146,10 @@ def pack(module: nn.Module, layer: Layer) -> LayerObject:
     WARNING: the object borrows the module's memory; use it before the module changes.
     """
     state = module.state_dict(keep_vars=True)
-    return pack_layer({key: _borrow(key, state[key]) for key in layer.tensors})
+    try:
+        return pack_layer({key: state[key] for key in layer.tensors})
+    except TypeError as exc:
+        raise LearnError(f"layer {layer.name!r}: {exc}") from exc
 
 
 def pack_model(module: nn.Module) -> list[tuple[LayerRef, LayerObject]]:
@@ -203,18 +186,6 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(first[:4]) + (" ..." if len(first) > 4 else "")
 
 
-def _borrow(key: str, tensor: torch.Tensor) -> Tensor:
-    name = _DTYPE_NAMES.get(tensor.dtype)
-    if name is None:
-        raise LearnError(f"tensor {key!r} has element type {tensor.dtype}, which cannot travel")
-    data = _bytes_of(tensor.detach().cpu().contiguous()).data.toreadonly()
-    return Tensor(name, tuple(tensor.shape), data)
-
-
-def _bytes_of(tensor: torch.Tensor) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    return tensor.reshape(-1).view(torch.uint8).numpy()
-
-
 def load(module: nn.Module, layer: Layer, content: Buffer) -> None:
     """Copy a layer object's tensors into the module, once, straight from the buffer.
 
@@ -232,12 +203,7 @@ def load(module: nn.Module, layer: Layer, content: Buffer) -> None:
                 f"tensor {key!r} is {source.dtype}{list(source.shape)} in the packet but "
                 f"{_DTYPE_NAMES.get(target.dtype)}{list(target.shape)} in this model"
             )
-        raw = np.frombuffer(source.data, np.uint8)
-        if target.device.type == "cpu" and target.is_contiguous():
-            _bytes_of(target)[:] = raw
-        else:
-            fresh = torch.from_numpy(raw.copy()).view(TORCH_DTYPES[source.dtype])
-            target.copy_(fresh.reshape(source.shape))
+        target.copy_(source.torch())
 
 
 def export_safetensors(path: str | Path, module: nn.Module) -> None:
