@@ -51,7 +51,7 @@ class Genesis:
     nonce: bytes  # 16 bytes
     model: bytes  # digest of the recipe's first manifest layers
     plan: bytes  # digest of the sealed plan
-    copies: int  # custody copies kept while it travels, 2 or 3
+    copies: int  # custody copies kept while it travels, the owner's among them: 1 to 3
     reissue: str  # auto, manual, never
 
 
@@ -105,7 +105,12 @@ def open_genesis(record: Buffer, verify: Verifier) -> Genesis:
             str() as policy,
         ]:
             sizes = (len(nonce), len(model), len(plan))
-            if sizes == (16, 32, 32) and 1 <= copies <= 3 and policy in REISSUE:
+            if (
+                sizes == (16, 32, 32)
+                and type(copies) is int
+                and 1 <= copies <= 3
+                and policy in REISSUE
+            ):
                 return Genesis(creator, nonce, model, plan, copies, policy)
     raise PacketError(Fault.FIELD, "genesis")
 
@@ -141,8 +146,9 @@ def open_certificate(record: Buffer, verify: Verifier) -> Certificate:
         raise PacketError(Fault.FIELD, "certificate")
     walker, epoch, hop, revision, target, manifest, previous, stored, shadows, released = row[:10]
     match epoch:
-        case [int() as counter, bytes() as issuer] if 0 <= counter < 1 << 32 and len(issuer) == 32:
-            pass
+        case [counter, bytes() as issuer] if type(counter) is int and len(issuer) == 32:
+            if not 0 <= counter < 1 << 32:
+                raise PacketError(Fault.FIELD, "epoch counter")
         case _:
             raise PacketError(Fault.FIELD, "epoch")
     nonce, lease_us = row[10:]

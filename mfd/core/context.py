@@ -94,7 +94,7 @@ class Context:
         """Send a whole control frame."""
         self._out.append(Send(link, "control", (frame,)))
 
-    def report(self, kind: str, **fields: str | int | float | bool | None) -> None:
+    def report(self, kind: str, /, **fields: str | int | float | bool | None) -> None:
         """Tell the owner what happened."""
         self._out.append(Report(kind, fields))
 

@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from mfd.core.context import Context
+from mfd.core.circuit import Circuit
+from mfd.core.context import Context, Timer
 from mfd.core.frames import Class, ResetCode, Via
 from mfd.core.messages import Kind, Message, Splitter, decode_message, encode_message
-from mfd.core.transfer import Circuit, Circuits
+from mfd.core.transfer import Circuits
 from mfd.packet.errors import PacketError
 from mfd.packet.objects import object_digest
 
@@ -22,17 +23,19 @@ __all__ = ["Courier"]
 
 WAITING_MAX = 64  # messages queued for one peer before its circuit stands
 IDLE_US = 30_000_000
+RETRY_US = 1_000_000  # before the second try; doubles
 
 
 class _Line:
     """What flows between us and one other peer through one circuit."""
 
-    __slots__ = ("circuit", "messages", "peer", "splitter", "tries", "used_us")
+    __slots__ = ("circuit", "messages", "peer", "retry", "splitter", "tries", "used_us")
 
     def __init__(self, peer: bytes | None) -> None:
         self.peer = peer  # None on an accepted circuit until its first signed message
         self.circuit: Circuit | None = None
         self.messages: deque[bytes] = deque()
+        self.retry: Timer | None = None
         self.splitter = Splitter()
         self.tries = 0
         self.used_us = 0
@@ -72,12 +75,13 @@ class Courier:
             line.messages.popleft()
             self._ctx.count("messages_dropped")
         line.messages.append(message)
-        if line.circuit is None:
-            self._connect(line)
-        else:
+        if line.circuit is not None:
             self._flush(line)
+        elif line.retry is None:
+            self._connect(line)
 
     def _connect(self, line: _Line) -> None:
+        line.retry = None
         if line.circuit is not None or not line.messages:
             return
         assert line.peer is not None
@@ -97,14 +101,15 @@ class Courier:
             self._lines.pop(line.peer or b"", None)
             return
         jitter = self._ctx.dice.below(200_000)
-        self._ctx.after((1_000_000 << (line.tries - 1)) + jitter, lambda: self._connect(line))
+        delay_us = (RETRY_US << (line.tries - 1)) + jitter
+        line.retry = self._ctx.after(delay_us, lambda: self._connect(line))
 
     def _flush(self, line: _Line) -> None:
         circuit = line.circuit
-        if circuit is None or not circuit.open:
-            return
+        if circuit is None or not circuit.sendable:
+            return  # a circuit that ends takes nothing more; once closed, a new one will
         line.used_us = self._ctx.now_us
-        while line.messages:
+        while line.messages and circuit.queued < circuit.window:
             message = line.messages.popleft()
             circuit.send(len(message).to_bytes(4, "little"), message)
 
@@ -138,6 +143,8 @@ class Courier:
                 if line.peer is None:
                     self._bind(line, message.sender)
                 self._deliver(message)
+                if circuit.gone:
+                    return
         except PacketError as error:
             self._ctx.count(f"messages_refused_{error.fault.name.lower()}")
             self._forget(circuit)
@@ -149,7 +156,8 @@ class Courier:
             self._lines[sender] = line
 
     def writable(self, circuit: Circuit) -> None:
-        """Nothing waits outside the circuit's own queue."""
+        """Go on with what has waited for credit."""
+        self._flush(self._by_circuit[circuit.nonce])
 
     def closed(self, circuit: Circuit, code: ResetCode | None) -> None:
         """Open again if something still waits."""
@@ -178,9 +186,8 @@ class Courier:
         limit = self._ctx.now_us - IDLE_US
         for line in list(self._by_circuit.values()):
             circuit = line.circuit
-            if circuit is not None and circuit.open and line.used_us < limit and not circuit.queued:
-                self._forget(circuit)
-                circuit.end()
+            if circuit is not None and line.used_us < limit and not circuit.queued:
+                circuit.end()  # what the other side still says before its own END is heard
         self._sweeping = False
         if self._by_circuit:
             self._sweep_later()

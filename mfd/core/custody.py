@@ -36,7 +36,9 @@ from mfd.packet.plan import Plan, decode_plan
 from mfd.packet.signing import Verifier, open_sealed
 
 __all__ = [
+    "EPOCH_MAX",
     "PLAN_DOMAIN",
+    "SEQ_MAX",
     "Held",
     "Identity",
     "Role",
@@ -49,6 +51,8 @@ __all__ = [
 ]
 
 PLAN_DOMAIN = "mfd.plan.v1"
+SEQ_MAX = 1 << 48  # no honest walker comes near these; above, a successor might have no room
+EPOCH_MAX = 1 << 31
 
 
 class Role(Enum):
@@ -138,6 +142,9 @@ class Walker:
     high_water: Position = (0, b"", 0)
     # transient
     siblings: tuple[Version, ...] = ()  # versions about to be merged
+    pinned: dict[bytes, Version] = field(default_factory=dict)  # on their way here, by their ref
+    saving: int = 0  # saves under way: nothing may be promised, not even again
+    stored_us: int | None = None  # when STORED was first sent for what is held
     activity: str = ""
     measured: bytes = b""  # version that was measured
     shunned: dict[bytes, int] = field(default_factory=dict)  # holder -> until when
@@ -240,6 +247,8 @@ def why_refuse(
     Raises: PacketError for certificates that do not verify.
     """
     manifest = version.manifest
+    if manifest.seq >= SEQ_MAX or position[0] >= EPOCH_MAX or position[2] >= SEQ_MAX:
+        return "the numbers leave no room for a successor"
     if manifest.walker != identity.walker or manifest.plan != identity.genesis.plan:
         return "the manifest belongs to another walker"
     if not certificates:

@@ -22,19 +22,20 @@ from typing import Any
 
 from mfd.core.context import Context, Timer
 from mfd.core.courier import Courier
-from mfd.core.custody import Identity, Version, Walker, open_identity
+from mfd.core.custody import SEQ_MAX, Identity, Version, Walker, open_identity
 from mfd.core.exchange import Exchange
+from mfd.core.handover import BUSY, UNFIT
 from mfd.core.messages import Kind, Message
+from mfd.core.tasks import Task, read_claims, read_task, relayer, seed_of, why_no_child
 from mfd.core.walkers import Walkers
 from mfd.packet.errors import Fault, PacketError
-from mfd.packet.manifest import Manifest, sign_manifest
+from mfd.packet.manifest import sign_manifest
 from mfd.packet.plan import encode_plan
-from mfd.packet.task import LearnResult, LearnTask, Range
+from mfd.packet.task import LearnResult, LearnTask
 
-__all__ = ["Errand", "Errands", "relayer"]
+__all__ = ["Errand", "Errands"]
 
-BUSY, UNFIT = 1, 3
-Task = tuple[str, tuple[Range, ...], tuple[float, float]]  # kind, layers, part of the journey
+RESULTS_MAX = 64  # results kept for owners that have not asked for them yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ class Errands:
         done: Callable[[int], None],
         failed: Callable[[str], None],
     ) -> None:
-        asked = {d for d in lacks if isinstance(d, bytes)}
+        asked = set(lacks)
         wanted = tuple((d, size) for d, size in version.objects.items() if d in asked)
         if len(wanted) != len(lacks):
             failed("it asks for objects that are not the walker's")
@@ -243,15 +244,13 @@ class Errands:
         sent = self._sent.get(errand)
         if sent is None or sent.peer != message.sender:
             return
-        numbers = {
-            str(k): float(v) for k, v in list(claims.items())[:16] if isinstance(v, int | float)
-        }
+        numbers = read_claims(claims)
         if not record:
             self._end(errand)
             sent.then(Errand(sent.peer, numbers, None, sent.carried_bytes))
             return
         version = Version.open(record, signature, self._ctx.verify)
-        reason = _why_no_child(version.manifest, sent.version, message.sender)
+        reason = why_no_child(version.manifest, sent.version, message.sender)
         if reason is not None:
             self._end_failed(errand, reason)
             return
@@ -289,7 +288,9 @@ class Errands:
         errand, walker_id, genesis, plan_record, record, signature, task = message.body
         identity = open_identity(genesis, plan_record, self._ctx.verify)
         version = Version.open(record, signature, self._ctx.verify)
-        learn = self._task(identity, version, _read_task(task, len(version.manifest.layers)))
+        if version.manifest.seq >= SEQ_MAX:
+            raise PacketError(Fault.FIELD, "seq of the version in an errand")
+        learn = self._task(identity, version, read_task(task, len(version.manifest.layers)))
         belongs = walker_id == identity.walker == version.manifest.walker
         if learn is None or not belongs or version.manifest.plan != identity.genesis.plan:
             self._refuse(message, UNFIT, "this peer does not hold the data that the plan names")
@@ -301,6 +302,7 @@ class Errands:
         if errand in self._doing:
             return
         self._doing.add(errand)
+        walker.pinned[errand] = version
         lacks = self._walkers.lacks(walker, version)
         nonce = self._ctx.dice.bytes(16)
         self._courier.send(
@@ -312,7 +314,7 @@ class Errands:
             (message.ref, nonce),
             lacks,
             partial(self._arrived, walker, version, digests, work),
-            lambda _: self._doing.discard(errand),
+            lambda _: self._finish(walker, errand),
         )
 
     def _refuse(self, message: Message, code: int, reason: str) -> None:
@@ -335,12 +337,16 @@ class Errands:
         self._ctx.learn(
             learn,
             partial(self._worked, walker, version, learn, client),
-            partial(self._could_not, client),
+            partial(self._could_not, walker, client),
         )
 
-    def _could_not(self, client: tuple[bytes, bytes], reason: str) -> None:
-        owner, errand = client
+    def _finish(self, walker: Walker, errand: bytes) -> None:
         self._doing.discard(errand)
+        walker.pinned.pop(errand, None)
+
+    def _could_not(self, walker: Walker, client: tuple[bytes, bytes], reason: str) -> None:
+        owner, errand = client
+        self._finish(walker, errand)
         self._ctx.report("learning failed", reason=reason)
         self._courier.send(owner, Kind.FAILED, errand, reason[:200])
 
@@ -353,7 +359,7 @@ class Errands:
         result: LearnResult,
     ) -> None:
         owner, errand = client
-        self._doing.discard(errand)
+        self._finish(walker, errand)
         claims = dict(result.claims)
         if learn.kind == "measure":
             self._courier.send(owner, Kind.RESULT, errand, claims, b"", b"")
@@ -367,47 +373,11 @@ class Errands:
                 owner, Kind.RESULT, errand, claims, made.record, made.signature
             )
             self._results[ref] = (owner, made)
+            while len(self._results) > RESULTS_MAX:
+                del self._results[next(iter(self._results))]
 
         self._walkers.save(walker, objects=digests, then=stored)
 
 
 def _ignore(_: object) -> None:
     """The owner asks again if it still wants the result."""
-
-
-def relayer(manifest: Manifest, result: LearnResult) -> Manifest:
-    """Return the manifest with the layers that a learner changed."""
-    changed = {ref.index: ref for ref in result.layers}
-    return replace(manifest, layers=tuple(changed.get(r.index, r) for r in manifest.layers))
-
-
-def seed_of(seed: int, seq: int, peer: bytes) -> int:
-    """Seed of one stop: differs from stop to stop and peer to peer, the same in every run."""
-    return (seed * 1_000_003 + seq * 8_191 + int.from_bytes(peer[:4], "little")) % (1 << 31)
-
-
-def _why_no_child(manifest: Manifest, parent: Version, sender: bytes) -> str | None:
-    before = parent.manifest
-    if manifest.walker != before.walker or manifest.plan != before.plan:
-        return "the result belongs to another walker"
-    if manifest.trainer != sender or manifest.parents != (parent.digest,):
-        return "the result does not descend from the version sent"
-    shape = [(r.index, r.name, r.raw_bytes) for r in manifest.layers]
-    if shape != [(r.index, r.name, r.raw_bytes) for r in before.layers]:
-        return "the result has other layers than the version sent"
-    return None
-
-
-def _read_task(task: list[Any], layers: int) -> Task:
-    match task:
-        case ["measure" | "train" as kind, list() as rows, [float() as start, float() as stop]]:
-            ranges = []
-            for row in rows:
-                match row:
-                    case [int() as low, int() as high] if 0 <= low < high <= layers:
-                        ranges.append((low, high))
-                    case _:
-                        raise PacketError(Fault.FIELD, "layer range of an errand")
-            if 0 <= start <= stop <= 1:
-                return kind, tuple(ranges), (start, stop)
-    raise PacketError(Fault.FIELD, "task of an errand")

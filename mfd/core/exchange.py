@@ -18,10 +18,11 @@ from functools import partial
 
 import msgpack
 
+from mfd.core.circuit import Circuit, Refusal
 from mfd.core.context import Context, Timer
 from mfd.core.effects import Discard, Keep
 from mfd.core.frames import Class, ResetCode, Via
-from mfd.core.transfer import Circuit, Circuits, Refusal
+from mfd.core.transfer import Circuits
 from mfd.packet.errors import Fault, PacketError
 from mfd.packet.limits import CHUNK_BYTES
 from mfd.packet.objects import Buffer, chunk_root
@@ -45,6 +46,7 @@ class _Shipment:
         self.ref = ref
         self.nonce = nonce
         self.objects: Wanted = ()
+        self.circuit: Circuit | None = None  # the one in use; answers for older ones are ignored
         self.place = (0, -1)  # next to read: object, chunk (-1: its table)
         self.begin = 0  # chunk that follows the next table
         self.reading = False
@@ -60,8 +62,7 @@ class _Shipment:
         self._read(circuit)
 
     def received(self, circuit: Circuit, payload: memoryview) -> None:
-        """The receiver has nothing to say."""
-        circuit.consumed(len(payload))
+        """The receiver has nothing to say; what it says all the same uses up its credit."""
 
     def writable(self, circuit: Circuit) -> None:
         """Read the next piece."""
@@ -69,10 +70,12 @@ class _Shipment:
 
     def closed(self, circuit: Circuit, code: ResetCode | None) -> None:
         """Over: complete after a clean end, else try again."""
-        self.exchange.shipment_closed(self, code)
+        self.circuit = None
+        early = code is None and self.place[0] < len(self.objects)
+        self.exchange.shipment_closed(self, ResetCode.REFUSED if early else code)
 
     def _read(self, circuit: Circuit) -> None:
-        if self.reading or not circuit.open or circuit.queued > CHUNK_BYTES:
+        if self.reading or not circuit.sendable or circuit.queued > CHUNK_BYTES:
             return
         index, chunk = self.place
         if index >= len(self.objects):
@@ -86,14 +89,17 @@ class _Shipment:
             ctx.fetch(digest, chunk, partial(self._chunk, circuit), partial(self._lost, circuit))
 
     def _table(self, circuit: Circuit, _: int, body: Buffer) -> None:
-        index, _ = self.place
-        digest, raw_bytes = self.objects[index]
-        head = OBJECT_HEAD.pack(1, digest, raw_bytes, len(body) // 32)
+        if circuit is not self.circuit:
+            return  # that one broke while the disk was reading
+        index = self.place[0]
+        head = OBJECT_HEAD.pack(1, *self.objects[index], len(body) // 32)
         self.place = (index, self.begin)
         self.begin = 0
         self._write(circuit, head, body)
 
     def _chunk(self, circuit: Circuit, encoding: int, body: Buffer) -> None:
+        if circuit is not self.circuit:
+            return
         index, chunk = self.place
         digest, raw_bytes = self.objects[index]
         last = (chunk + 1) * CHUNK_BYTES >= raw_bytes
@@ -102,17 +108,17 @@ class _Shipment:
 
     def _write(self, circuit: Circuit, head: bytes, body: Buffer) -> None:
         self.reading = False
-        if circuit.listener is not self:
-            return  # the circuit broke while the disk was reading
+        if not circuit.sendable:
+            return  # the receiver has ended it
         self.sent_bytes += len(head) + len(body)
         circuit.send(head, body)
         self._read(circuit)
 
     def _lost(self, circuit: Circuit, reason: str) -> None:
-        self.reading = False
-        if circuit.listener is self:
+        if circuit is self.circuit:
+            self.circuit = None
             circuit.reset(ResetCode.REFUSED)
-            self.exchange.shipment_lost(self, reason)
+            self.failed(reason)  # our own disk cannot give the object
 
 
 class _Intake:
@@ -277,6 +283,7 @@ class Exchange:
         handshake = msgpack.packb([shipment.ref, shipment.nonce])
         via = self._via(shipment.peer, Class.BULK)
         circuit = self._circuits().connect(shipment.peer, Class.BULK, via, handshake, shipment)
+        shipment.circuit = circuit
         if circuit is None:
             self.shipment_closed(shipment, ResetCode.NO_ROUTE)
 
@@ -292,10 +299,6 @@ class Exchange:
             return
         delay = (1_000_000 << (shipment.tries - 1)) + self.ctx.dice.below(200_000)
         self.ctx.after(delay, partial(self._launch, shipment))
-
-    def shipment_lost(self, shipment: _Shipment, reason: str) -> None:
-        """Our own disk cannot give the object."""
-        shipment.failed(reason)
 
     # receiving
 
@@ -318,8 +321,8 @@ class Exchange:
     def cancel(self, claim: tuple[bytes, bytes]) -> None:
         """Nobody waits for these objects any more."""
         intake = self._intakes.get(claim)
-        if intake is not None:
-            self._end(intake, ResetCode.REFUSED)
+        if intake is not None and self._end(intake, ResetCode.REFUSED):
+            self._discard(intake)
 
     def accept(self, circuit: Circuit, handshake: bytes) -> _Intake:
         """A bulk circuit for one of our intakes.
@@ -358,9 +361,15 @@ class Exchange:
     def intake_failed(self, intake: _Intake, reason: str) -> None:
         """Give up; what was written of unfinished objects goes."""
         if self._end(intake, ResetCode.REFUSED):
-            for digest, _ in intake.wanted:
-                self.ctx.emit(Discard(digest))
+            self._discard(intake)
             intake.failed(reason)
+
+    def _discard(self, intake: _Intake) -> None:
+        """What was written goes, but for what another intake is writing too."""
+        others = {digest for other in self._intakes.values() for digest, _ in other.wanted}
+        for digest, _ in intake.wanted:
+            if digest not in others:
+                self.ctx.emit(Discard(digest))
 
     def _end(self, intake: _Intake, code: ResetCode | None) -> bool:
         claims = [claim for claim, known in self._intakes.items() if known is intake]
@@ -379,7 +388,7 @@ def _chunk_count(raw_bytes: int) -> int:
 
 
 def _resume_point(answer: bytes, objects: Wanted) -> tuple[int, int]:
-    """Where the receiver wants us to begin; anything odd means at the beginning."""
+    """Where the receiver wants us to begin; anything odd means the beginning."""
     try:
         index, chunk = msgpack.unpackb(answer)
     except (ValueError, TypeError, msgpack.UnpackException):

@@ -44,6 +44,7 @@ __all__ = [
 HANDSHAKE_BYTES_MAX = 512
 ROUTE_HOPS_MAX = 64
 CONTROL_BYTES_MAX = 64 << 10
+DATA_BYTES_MAX = 64 << 10
 DATA_HEAD_BYTES = 5
 DATA_TYPE = 18
 
@@ -210,6 +211,8 @@ def decode_frame(buffer: Buffer) -> Frame:
     if kind == DATA_TYPE:
         if len(view) <= DATA_HEAD_BYTES:
             raise PacketError(Fault.TRUNCATED, "DATA frame")
+        if len(view) > DATA_HEAD_BYTES + DATA_BYTES_MAX:
+            raise PacketError(Fault.LIMIT, f"DATA frame of {len(view)} bytes")
         return Data(int.from_bytes(view[1:5], "little"), view[5:])
     if len(view) > CONTROL_BYTES_MAX:
         raise PacketError(Fault.LIMIT, f"control frame of {len(view)} bytes")
@@ -262,7 +265,7 @@ def _read_open(body: list[Any]) -> Open:
     circuit, target, via, route, nonce, hops, cls, handshake = _row(body, 8)
     if not isinstance(route, list) or len(route) > ROUTE_HOPS_MAX:
         raise PacketError(Fault.FIELD, "route of an OPEN")
-    if cls not in (Class.THIN, Class.BULK):
+    if type(cls) is not int or cls not in (Class.THIN, Class.BULK):
         raise PacketError(Fault.FIELD, "class of an OPEN")
     return Open(
         _whole(circuit, 31),

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from mfd.core.context import Context
-from mfd.core.courier import Courier
+from mfd.core.context import Context, Timer
 from mfd.core.custody import Role, Version, Walker
-from mfd.core.errands import Errand, Errands, relayer, seed_of
+from mfd.core.errands import Errand, Errands
 from mfd.core.handover import Handover
 from mfd.core.lease import Leases
-from mfd.core.messages import Kind, Message
+from mfd.core.notices import Notices
+from mfd.core.tasks import relayer, seed_of
 from mfd.core.walk import (
     Arrive,
     Known,
@@ -38,8 +38,7 @@ from mfd.packet.task import LearnResult, LearnTask, Range, Sibling
 
 __all__ = ["Journey"]
 
-NOTICE_FIELDS_MAX = 24
-NOTICES = ("stop", "measured", "handed", "reissued", "parked")
+SKIP_RETRIES = 5  # park_retry_us each: how long a lap waits for holders that were there before
 
 
 class Journey:
@@ -49,17 +48,19 @@ class Journey:
         self,
         ctx: Context,
         walkers: Walkers,
-        courier: Courier,
         *,
         handover: Handover,
         errands: Errands,
         leases: Leases,
+        notices: Notices,
         holders: Callable[[Sequence[str]], Sequence[Known]],
         holdings: Mapping[str, int],
     ) -> None:
         self._ctx = ctx
         self._walkers = walkers
-        self._courier = courier
+        self._notices = notices
+        self._wakes: dict[bytes, Timer] = {}  # by walker: when to look again
+        self._skips: dict[bytes, int] = {}  # by walker: how often a lap was about to be cut short
         self._handover = handover
         self._errands = errands
         self._leases = leases
@@ -99,6 +100,8 @@ class Journey:
             measured=walker.measured == version.digest,
             shunned=frozenset(walker.shunned),
         )
+        if not isinstance(step, SkipLap):
+            self._skips.pop(walker.id, None)
         match step:
             case Train(ranges=ranges, journey=journey):
                 self._train(walker, version, ranges, journey)
@@ -117,26 +120,24 @@ class Journey:
 
     def _again(self, walker: Walker, delay_us: int) -> None:
         walker.busy = False
-        self._ctx.after(delay_us, partial(self.advance, walker))
+        if walker.id in self._wakes:
+            self._wakes[walker.id].cancel()
+        self._wakes[walker.id] = self._ctx.after(delay_us, partial(self.advance, walker))
 
     def _park(self, walker: Walker, reason: str) -> None:
         if walker.activity != f"parked: {reason}":
             walker.activity = f"parked: {reason}"
-            self._tell(walker, "parked", reason=reason)
+            self._notices.tell(walker, "parked", {"reason": reason})
         self._again(walker, self._ctx.config.park_retry_us)
 
     def _move(self, walker: Walker, targets: tuple[bytes, ...], why: str) -> None:
         walker.busy = True
-        self._ctx.report(
-            "chosen",
-            walker=walker.id.hex(),
-            peer=self._ctx.me.hex(),
-            target=targets[0].hex(),
-            reason=why,
-        )
+        self._notices.tell(walker, "chosen", {"target": targets[0].hex(), "reason": why})
         self._handover.offer(walker, targets, partial(self._nobody, walker))
 
     def _nobody(self, walker: Walker) -> None:
+        if walker.role is not Role.OWN:
+            return
         self._park(walker, "no peer that was asked takes it now")
 
     # learning here
@@ -208,7 +209,7 @@ class Journey:
         self._commit(walker, version, manifest, digests, partial(self._stopped, walker, fields))
 
     def _stopped(self, walker: Walker, fields: dict[str, str | int | float]) -> None:
-        self._tell(walker, "stop", **fields)
+        self._notices.tell(walker, "stop", fields)
         walker.arrived_bytes = 0
         self._again(walker, 0)
 
@@ -221,13 +222,22 @@ class Journey:
         then: Callable[[], None],
     ) -> None:
         """Sign the next version and make it durable; the version before is no longer ours."""
-        seq = version.manifest.seq + 1
-        signed = replace(manifest, seq=seq, trainer=self._ctx.me)
-        record, signature = sign_manifest(signed, self._ctx.signer)
+        signed = replace(manifest, seq=version.manifest.seq + 1, trainer=self._ctx.me)
+        try:
+            record, signature = sign_manifest(signed, self._ctx.signer)
+        except ValueError as error:  # a manifest at its limits, or claims beyond them
+            self._not_trained(walker, version, str(error))
+            return
         walker.version = Version(record, signature, signed)
         self._walkers.save(walker, objects=digests, then=then)
 
     def _skip(self, walker: Walker, version: Version) -> None:
+        """Cut a lap short once its other holders have stayed away; routes may only be late."""
+        tries = self._skips[walker.id] = self._skips.get(walker.id, 0) + 1
+        if tries <= SKIP_RETRIES:
+            self._park(walker, "the other holders of this lap are out of reach")
+            return
+        self._skips.pop(walker.id)
         walker.busy = True
         progress = after_round(walker.plan, version.manifest.progress, clients=0, steps=0)
         manifest = replace(
@@ -252,21 +262,20 @@ class Journey:
         if walker.version is not version:
             return
         walker.measured = version.digest
-        self._tell(
-            walker,
-            "measured",
-            lap=version.manifest.progress.lap,
-            by=errand.peer.hex(),
-            carried_bytes=errand.carried_bytes,
+        told: dict[str, str | int | float] = {
             **errand.claims,
-        )
+            "lap": version.manifest.progress.lap,
+            "by": errand.peer.hex(),
+            "carried_bytes": errand.carried_bytes,
+        }
+        self._notices.tell(walker, "measured", told)
         self._again(walker, 0)
 
     def _not_measured(
         self, walker: Walker, version: Version, targets: tuple[bytes, ...], reason: str
     ) -> None:
         self._ctx.report("not measured", walker=walker.id.hex(), reason=reason)
-        if walker.version is not version:
+        if walker.version is not version or walker.role is not Role.OWN:
             return
         if targets:
             self._measure(walker, version, targets)
@@ -387,26 +396,3 @@ class Journey:
             came_bytes=walker.arrived_bytes,
             stops=walker.version.manifest.progress.stops,
         )
-
-    def _tell(self, walker: Walker, kind: str, **fields: str | int | float) -> None:
-        """Report here, and to the walker's home, where its user looks."""
-        seq = walker.version.manifest.seq if walker.version else 0
-        told = {"peer": self._ctx.me.hex(), "seq": seq, **fields}
-        self._ctx.report(kind, walker=walker.id.hex(), **told)
-        if walker.plan.home != self._ctx.me:
-            self._courier.send(walker.plan.home, Kind.NOTICE, walker.id, kind, told)
-
-    def on_notice(self, message: Message) -> None:
-        """News of a walker that was born here; believed as far as its signer is."""
-        walker_id, kind, fields = message.body
-        walker = self._walkers.get(walker_id)
-        if walker is None or walker.plan.home != self._ctx.me or kind not in NOTICES:
-            return
-        plain = {
-            str(key)[:64]: value[:256] if isinstance(value, str) else value
-            for key, value in list(fields.items())[:NOTICE_FIELDS_MAX]
-            if isinstance(value, str | int | float)
-        }
-        plain["peer"] = message.sender.hex()
-        plain.pop("walker", None)
-        self._ctx.report(kind, walker=walker_id.hex(), **plain)

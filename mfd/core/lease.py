@@ -23,10 +23,9 @@ from mfd.core.certificates import (
 )
 from mfd.core.context import Context, Timer
 from mfd.core.courier import Courier
-from mfd.core.custody import Role, Walker
+from mfd.core.custody import EPOCH_MAX, Role, Walker
 from mfd.core.messages import Kind, Message
 from mfd.core.walkers import Walkers
-from mfd.packet.errors import Fault, PacketError
 from mfd.packet.objects import object_digest
 
 __all__ = ["Leases", "Reissuer"]
@@ -82,19 +81,18 @@ class Leases:
 
     # owner
 
-    def begin(self, walker: Walker) -> None:
-        """STORED is sent: the first lease counts from here."""
-        self._of(walker).until_us = self._ctx.now_us + self._ctx.config.lease_us * 9 // 10
-
     def own(self, walker: Walker) -> None:
         """This peer owns the walker: keep its shadows informed and release the older ones."""
-        until_us = self._of(walker).until_us
         self._stop(walker)
         lease, newest = self._of(walker), self._newest(walker)
         if newest is None or newest.source == self._ctx.me:
             return
         lease.unreleased = tuple(peer for peer in newest.shadows if peer != self._ctx.me)
-        lease.until_us = until_us if until_us is not None else self._ctx.now_us
+        # after a restart nobody knows when STORED was sent: lapsed until renewed
+        sent_us, walker.stored_us = walker.stored_us, None
+        lease.until_us = self._ctx.now_us
+        if sent_us is not None:
+            lease.until_us = sent_us + newest.lease_us * 9 // 10
         self._progress(walker)
 
     def unreleased(self, walker: Walker) -> tuple[bytes, ...]:
@@ -120,7 +118,8 @@ class Leases:
             return
         newest = self._newest(walker)
         assert newest is not None
-        if self._ctx.now_us >= (lease.until_us or 0) + self._ctx.config.lease_us:
+        auto = walker.identity.genesis.reissue == "auto"
+        if auto and self._ctx.now_us >= (lease.until_us or 0) + newest.lease_us:
             self._reissue(walker, newest, "the shadow has been silent for a lease")
             return
         lease.count += 1
@@ -131,7 +130,7 @@ class Leases:
         seq = walker.version.manifest.seq
         for peer in lease.unreleased:
             self._courier.send(peer, Kind.PROGRESS, walker.id, lease.count, seq, 0, position)
-        for peer in lease.unreleased[1:]:
+        for peer in lease.unreleased[walker.identity.genesis.copies - 1 :]:
             self._courier.send(peer, Kind.RELEASE, walker.id, list(walker.certificates))
         lease.timer = self._ctx.after(newest.lease_us // 3, partial(self._progress, walker))
 
@@ -151,16 +150,22 @@ class Leases:
 
     def done(self, walker: Walker) -> None:
         """The walker is home for good: every copy may go."""
-        for peer in self._of(walker).unreleased:
+        lease, newest = self._of(walker), self._newest(walker)
+        if walker.lease.timer is None and newest is not None:  # first call since the start
+            shadows = tuple(peer for peer in newest.shadows if peer != self._ctx.me)
+            lease.unreleased = lease.unreleased or shadows
+        for peer in lease.unreleased:
             self._courier.send(peer, Kind.RELEASE, walker.id, list(walker.certificates))
-        if self._of(walker).unreleased:
+        if lease.unreleased:
             again = max(self._ctx.config.lease_us // 3, 1)
-            self._of(walker).timer = self._ctx.after(again, partial(self.done, walker))
+            lease.timer = self._ctx.after(again, partial(self.done, walker))
 
     def on_released(self, message: Message) -> None:
-        """A shadow has let go."""
+        """A shadow has let go, of what we asked for: an older answer may come late."""
         walker = self._walkers.get(message.body[0])
-        if walker is not None:
+        if walker is None or not walker.certificates:
+            return
+        if message.body[1] == object_digest(walker.certificates[0]):
             lease = self._of(walker)
             lease.unreleased = tuple(p for p in lease.unreleased if p != message.sender)
             if walker.role is Role.OWN and not lease.unreleased:
@@ -179,19 +184,19 @@ class Leases:
             )
 
     def on_progress(self, message: Message) -> None:
-        """The owner lives; or an old owner does not know yet that it is one.
-
-        Raises: PacketError for a position that is none.
-        """
+        """The owner lives; or an old owner does not know yet that it is one."""
         walker_id, count, _seq, _percent, position = message.body
         walker = self._walkers.get(walker_id)
         if walker is None:
             return
-        if len(position) != 3:
-            raise PacketError(Fault.FIELD, "position of a PROGRESS")
         high_water = list(walker.high_water)
         later = position[:2] == high_water[:2] and position[2:] >= high_water[2:]
+        newest = self._newest(walker)
+        if position == high_water and newest is not None and newest.target != message.sender:
+            return  # not from whom this position was granted to
         if walker.role is Role.SHADOW and later:
+            if walker.saving:
+                return
             self._courier.send(message.sender, Kind.PROGRESS_ACK, walker.id, count)
             self.watch(walker)
             return
@@ -218,12 +223,14 @@ class Leases:
         )
         if newest.walker != walker_id or newest.target != message.sender:
             return
+        if walker.saving:
+            return  # it is asked again
         if walker.role is not Role.SHADOW:
-            if walker.high_water < newest.position:
+            if walker.high_water <= newest.position:
                 answer()
             return
         mine = walker.certificates[0] == chain[0]
-        if not mine and newest.position <= walker.high_water:
+        if not mine and not self._proves(newest, chain, walker):
             return
         self._stop(walker)
         walker.role = Role.RELEASED
@@ -237,7 +244,9 @@ class Leases:
         if walker.role is not Role.SHADOW or newest is None:
             return
         digest = object_digest(walker.certificates[0])
-        self._courier.send(newest.target, Kind.RECLAIM, walker.id, digest)
+        nearer = newest.shadows[: newest.shadows.index(self._ctx.me)]  # they re-issue before us
+        for peer in (newest.target, *nearer):
+            self._courier.send(peer, Kind.RECLAIM, walker.id, digest)
         patience_us = max(newest.lease_us // 4, PROBE_US)
         self._of(walker).timer = self._ctx.after(patience_us, partial(self._lost, walker))
 
@@ -248,6 +257,8 @@ class Leases:
             return
         if walker.role is Role.OWN and message.sender in self._of(walker).unreleased:
             self.renew(walker)
+        elif walker.role is Role.DONE and not walker.saving:
+            self._courier.send(message.sender, Kind.RELEASE, walker.id, list(walker.certificates))
         else:
             self._courier.send(message.sender, Kind.STALE, walker.id, list(walker.certificates))
 
@@ -258,7 +269,7 @@ class Leases:
         assert newest is not None
         lost = newest.target
         walker.shunned[lost] = self._ctx.now_us + self._ctx.config.failed_holder_us
-        if walker.identity.genesis.reissue != "auto":
+        if walker.identity.genesis.reissue != "auto" or newest.epoch[0] >= EPOCH_MAX:
             self._ctx.report("lost", walker=walker.id.hex(), holder=lost.hex())
             return
         self._reissue(walker, newest, f"{lost.hex()[:12]} has been silent for a lease")
@@ -310,13 +321,13 @@ class Leases:
         """
         walker_id, chain = message.body
         walker = self._walkers.get(walker_id)
-        if walker is None or not chain or not walker.certificates:
+        if walker is None or not chain or not walker.certificates or walker.saving:
             return
         newest = open_certificate(chain[0], self._ctx.verify)
         if newest.walker != walker_id or not self._proves(newest, chain, walker):
             return
         if walker.role is Role.SHADOW:
-            walker.certificates = tuple(chain)
+            walker.certificates = (chain[0], walker.certificates[0])
             walker.high_water = newest.position
             self._walkers.save(walker, then=partial(self.watch, walker))
         elif walker.role is Role.OWN:
@@ -335,7 +346,9 @@ class Leases:
         if len(chain) < 2:
             return False
         older = open_certificate(chain[1], self._ctx.verify)
-        return follows(newest, older, chain[1]) and older.position >= mine.position
+        sibling = chain[1] in walker.certificates  # both were re-issued from the same hand-over
+        later = older.walker == walker.id and (sibling or older.position >= mine.position)
+        return later and follows(newest, older, chain[1])
 
     def _fence(self, walker: Walker, newest: Certificate) -> None:
         self._stop(walker)

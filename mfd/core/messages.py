@@ -10,6 +10,7 @@ Source: spec/custody.md, section "Messages".
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -51,34 +52,82 @@ class Kind(IntEnum):
     RECLAIM = 17  # walker, certificate digest: is it still with you?
 
 
-_FIELDS: dict[Kind, tuple[type[Any], ...]] = {
-    Kind.OFFER: (bytes, list, int, bytes, bytes, bytes, bytes, list, int),
-    Kind.ACCEPT: (bytes, bytes, list),
-    Kind.REFUSE: (bytes, int, int, str),
-    Kind.STORED: (bytes, bytes, bytes),
-    Kind.GRANT: (bytes, bytes, bytes),
-    Kind.OWNED: (bytes, bytes, bytes),
-    Kind.RELEASE: (bytes, list),
-    Kind.RELEASED: (bytes, bytes),
-    Kind.CANCEL: (bytes,),
-    Kind.PROGRESS: (bytes, int, int, int, list),
-    Kind.PROGRESS_ACK: (bytes, int),
-    Kind.STALE: (bytes, list),
-    Kind.ERRAND: (bytes, bytes, bytes, bytes, bytes, bytes, list),
-    Kind.RESULT: (bytes, dict, bytes, bytes),
-    Kind.FAILED: (bytes, str),
-    Kind.NOTICE: (bytes, str, dict),
-    Kind.RECLAIM: (bytes, bytes),
-}
+def _is_whole(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
 
 
-# kind -> at most so many byte strings of at most such a size in its list
-_ITEMS: dict[Kind, tuple[int, int]] = {
-    Kind.OFFER: (2, CERTIFICATE_BYTES_MAX + 96),
-    Kind.ACCEPT: (LAYERS_MAX, 32),
-    Kind.RELEASE: (2, CERTIFICATE_BYTES_MAX + 96),
-    Kind.PROGRESS: (0, 0),
-    Kind.STALE: (2, CERTIFICATE_BYTES_MAX + 96),
+def _is_id(value: object) -> bool:
+    return isinstance(value, bytes) and len(value) == 32
+
+
+def _is_nonce(value: object) -> bool:
+    return isinstance(value, bytes) and len(value) == 16
+
+
+def _is_bytes(value: object) -> bool:
+    return isinstance(value, bytes)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_map(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list)
+
+
+def _is_epoch(value: object) -> bool:
+    match value:
+        case [int() as counter, issuer]:
+            return _is_whole(counter) and counter < 1 << 32 and _is_id(issuer)
+    return False
+
+
+def _is_position(value: object) -> bool:
+    return (
+        isinstance(value, list) and _is_epoch(value[:2]) and len(value) == 3 and _is_whole(value[2])
+    )
+
+
+def _is_digests(value: object) -> bool:
+    return isinstance(value, list) and len(value) <= LAYERS_MAX and all(map(_is_id, value))
+
+
+def _is_chain(value: object) -> bool:
+    """At most two certificates, newest first."""
+    return (
+        isinstance(value, list)
+        and len(value) <= 2
+        and all(isinstance(v, bytes) and len(v) <= CERTIFICATE_BYTES_MAX + 96 for v in value)
+    )
+
+
+Check = Callable[[object], bool]
+_FIELDS: dict[Kind, tuple[Check, ...]] = {
+    Kind.OFFER: (
+        *(_is_id, _is_epoch, _is_whole, _is_bytes, _is_bytes, _is_bytes, _is_bytes),
+        *(_is_chain, _is_whole),
+    ),
+    Kind.ACCEPT: (_is_id, _is_nonce, _is_digests),
+    Kind.REFUSE: (_is_id, _is_whole, _is_whole, _is_text),
+    Kind.STORED: (_is_id, _is_nonce, _is_id),
+    Kind.GRANT: (_is_id, _is_nonce, _is_bytes),
+    Kind.OWNED: (_is_id, _is_nonce, _is_id),
+    Kind.RELEASE: (_is_id, _is_chain),
+    Kind.RELEASED: (_is_id, _is_id),
+    Kind.CANCEL: (_is_id,),
+    Kind.PROGRESS: (_is_id, _is_whole, _is_whole, _is_whole, _is_position),
+    Kind.PROGRESS_ACK: (_is_id, _is_whole),
+    Kind.STALE: (_is_id, _is_chain),
+    Kind.ERRAND: (_is_nonce, _is_id, *(_is_bytes,) * 4, _is_list),
+    Kind.RESULT: (_is_nonce, _is_map, _is_bytes, _is_bytes),
+    Kind.FAILED: (_is_nonce, _is_text),
+    Kind.NOTICE: (_is_id, _is_text, _is_map),
+    Kind.RECLAIM: (_is_id, _is_id),
 }
 
 
@@ -111,6 +160,8 @@ def decode_message(message: bytes, *, network: str, verify: Verifier) -> Message
     """
     if len(message) <= HEAD_BYTES:
         raise PacketError(Fault.TRUNCATED, "custody message")
+    if len(message) > MESSAGE_BYTES_MAX:
+        raise PacketError(Fault.LIMIT, f"custody message of {len(message)} bytes")
     try:
         kind = Kind(message[0])
     except ValueError as exc:
@@ -122,31 +173,12 @@ def decode_message(message: bytes, *, network: str, verify: Verifier) -> Message
         body = msgpack.unpackb(packed, strict_map_key=True)
     except (ValueError, msgpack.UnpackException, RecursionError) as exc:
         raise PacketError(Fault.MSGPACK, kind.name) from exc
-    types = _FIELDS[kind]
-    if not isinstance(body, list) or len(body) != len(types):
+    checks = _FIELDS[kind]
+    if not isinstance(body, list) or len(body) != len(checks):
         raise PacketError(Fault.FIELD, kind.name)
-    if not all(type(value) is wanted for value, wanted in zip(body, types, strict=True)):
+    if not all(check(value) for check, value in zip(checks, body, strict=True)):
         raise PacketError(Fault.FIELD, kind.name)
-    for value in body:
-        if isinstance(value, list) and kind in _ITEMS:
-            _check_items(kind, value)
     return Message(kind, sender, tuple(body), object_digest(message), signature)
-
-
-def _check_items(kind: Kind, items: list[Any]) -> None:
-    """Check a list inside a body: a position, or records or digests of bounded number and size."""
-    match items:
-        case [int() as counter, bytes() as issuer] if kind is Kind.OFFER:
-            fits = 0 <= counter < 1 << 32 and len(issuer) == 32
-        case [int() as counter, bytes() as issuer, int() as hop] if kind is Kind.PROGRESS:
-            fits = 0 <= counter < 1 << 32 and len(issuer) == 32 and hop >= 0
-        case _:
-            count, size = _ITEMS[kind]
-            fits = len(items) <= count and all(
-                isinstance(item, bytes) and len(item) <= size for item in items
-            )
-    if not fits:
-        raise PacketError(Fault.FIELD, f"list in {kind.name}")
 
 
 def _signed(kind: Kind, network: str, packed: bytes) -> bytes:

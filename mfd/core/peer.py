@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import assert_never
 
+from mfd.core import ways
+from mfd.core.circuit import Circuit, Listener
 from mfd.core.config import Config
 from mfd.core.context import Context
 from mfd.core.courier import Courier
@@ -64,17 +66,17 @@ from mfd.core.journey import Journey
 from mfd.core.lease import Leases
 from mfd.core.membership import Membership
 from mfd.core.messages import Kind, Message
+from mfd.core.notices import Notices
+from mfd.core.reception import Reception
 from mfd.core.routing import Routes, Source
 from mfd.core.status import LinkStatus, Status, WalkerStatus
-from mfd.core.transfer import Circuit, Circuits, Listener
+from mfd.core.transfer import Circuits
 from mfd.core.walkers import Walkers
 from mfd.packet.errors import PacketError
 from mfd.packet.objects import object_digest
 from mfd.packet.signing import Signer, Verifier
 
 __all__ = ["Peer"]
-
-UNBOUND = (1 << 32) - 1  # metric that promises nothing yet: the first hop sets it
 
 
 class Peer:
@@ -93,18 +95,20 @@ class Peer:
         self._exchange = Exchange(ctx, lambda: self._circuits, self._via)
         self._leases = Leases(ctx, self._walkers, self._courier)
         self._handover = Handover(ctx, self._walkers, self._courier, self._exchange, self._leases)
+        self._reception = Reception(ctx, self._walkers, self._courier, self._exchange, self._leases)
         self._errands = Errands(ctx, self._walkers, self._courier, self._exchange, self._holdings)
+        self._notices = Notices(ctx, self._walkers, self._courier)
         self._journey = Journey(
             ctx,
             self._walkers,
-            self._courier,
+            notices=self._notices,
             handover=self._handover,
             errands=self._errands,
             leases=self._leases,
             holders=self._holders,
             holdings=self._holdings,
         )
-        self._handover.traveller = self._journey
+        self._reception.traveller = self._journey
         self._leases.reissuer = self._journey
         self._routes_due_us: int | None = None
 
@@ -180,8 +184,6 @@ class Peer:
             self._routes_due_us = due_us
             self._ctx.at(due_us, lambda: None)  # waking is enough: `_settle` follows every event
 
-    # local matters
-
     def _known_routes(self) -> Routes:
         if self._routes is None:
             raise CommandFailed("the store of this peer is not open yet")
@@ -189,12 +191,10 @@ class Peer:
 
     def _restored(self, event: Restored) -> None:
         ctx, boot = self._ctx, event.boot
-        self._routes = Routes(
-            self.id, ctx.config, signer=ctx.signer, verify=ctx.verify, boot=boot
-        )
+        self._routes = Routes(self.id, ctx.config, signer=ctx.signer, verify=ctx.verify, boot=boot)
         self._walkers.restore(event.records, event.objects)
         for walker in self._walkers:
-            self._handover.restored(walker)
+            self._reception.restored(walker)
 
     def _hold(self, name: str, samples: int) -> None:
         try:
@@ -250,8 +250,8 @@ class Peer:
     def _link_down(self, link: int, reason: str) -> None:
         if link in self._members.neighbours:
             self._members.link_down(link, reason)
-            self._circuits.link_down(link)
             self._known_routes().link_down(link, self._ctx.now_us)
+            self._circuits.link_down(link)  # last: who listens to a circuit asks the others
 
     def _received(self, link: int, buffer: bytes | bytearray | memoryview) -> None:
         if link not in self._members.neighbours:
@@ -293,34 +293,13 @@ class Peer:
     # ways
 
     def _next_hop(self, via: Via, cls: Class) -> tuple[int, Via] | None:
-        """Go on toward a holder, only where we are strictly nearer than the promise says."""
-        routes = self._known_routes()
-        hop = routes.next_hop(via.name, via.holder, cls)
-        if hop is None or hop.link is None:
-            return None
-        if not routes.nearer(via.name, via.holder, (via.seqno, via.metric), cls):
-            return None
-        return hop.link, Via(via.name, via.holder, hop.seqno, hop.metric)
+        return ways.next_hop(self._known_routes(), via, cls)
 
     def _via(self, peer: bytes, cls: Class) -> Via | None:
-        """Find a name that leads to a peer: its own, or any data that it holds."""
-        routes = self._known_routes()
-        target = peer.hex()
-        names = ("@" + target, *(r.name for r in routes.snapshot() if r.holder == target))
-        for name in names:
-            if routes.next_hop(name, peer, cls) is not None:
-                return Via(name, peer, 0, UNBOUND)
-        return None
+        return ways.via(self._known_routes(), peer, cls)
 
     def _holders(self, names: Sequence[str]) -> list[Source]:
-        """Holders of any of these names, each once, nearest first."""
-        routes = self._known_routes()
-        found: dict[bytes, Source] = {}
-        for name in names:
-            for source in routes.holders(name):
-                if source.holder not in found or source.metric < found[source.holder].metric:
-                    found[source.holder] = source
-        return sorted(found.values(), key=lambda s: (s.metric, s.holder))
+        return ways.holders(self._known_routes(), names)
 
     def _accept(self, circuit: Circuit, handshake: bytes) -> Listener:
         if circuit.cls is Class.THIN:
@@ -333,7 +312,7 @@ class Peer:
         """Hand a signed message to the part that it concerns."""
         match message.kind:
             case Kind.OFFER:
-                self._handover.on_offer(message)
+                self._reception.on_offer(message)
             case Kind.ACCEPT:
                 if not self._handover.on_accept(message) and not self._errands.on_accept(message):
                     self._ctx.count("answers_to_nothing")
@@ -343,11 +322,11 @@ class Peer:
             case Kind.STORED:
                 self._handover.on_stored(message)
             case Kind.GRANT:
-                self._handover.on_grant(message)
+                self._reception.on_grant(message)
             case Kind.OWNED:
                 self._handover.on_owned(message)
             case Kind.CANCEL:
-                self._handover.on_cancel(message)
+                self._reception.on_cancel(message)
             case Kind.RELEASE:
                 self._leases.on_release(message)
             case Kind.RELEASED:
@@ -367,7 +346,7 @@ class Peer:
             case Kind.FAILED:
                 self._errands.on_failed(message)
             case Kind.NOTICE:
-                self._journey.on_notice(message)
+                self._notices.on_notice(message)
             case _:
                 assert_never(message.kind)
 
@@ -375,7 +354,6 @@ class Peer:
 
     def status(self) -> Status:
         """Take a snapshot for the owner of this peer."""
-        now_us = self._ctx.now_us
         links = tuple(
             LinkStatus(
                 link=link,
@@ -383,7 +361,7 @@ class Peer:
                 address=n.up.address,
                 outbound=n.up.outbound,
                 cost=n.up.cost,
-                silent_us=now_us - n.heard_us,
+                silent_us=self._ctx.now_us - n.heard_us,
             )
             for link, n in self._members.neighbours.items()
         )

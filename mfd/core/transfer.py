@@ -7,11 +7,9 @@ Source: spec/transfer.md, sections "Circuits" and "Credit".
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
+from mfd.core.circuit import Accept, Circuit, Leg, Listener, NextHop, Refusal
 from mfd.core.context import Context
 from mfd.core.effects import Channel, Send
 from mfd.core.frames import (
@@ -27,114 +25,12 @@ from mfd.core.frames import (
     encode_data,
     encode_frame,
 )
-from mfd.packet.objects import Buffer
 
-__all__ = ["Accept", "Circuit", "Circuits", "Listener", "Refusal"]
+__all__ = ["Circuits"]
 
 HOPS_MAX = 64
+CREDIT_BYTES_MAX = (1 << 31) - 1  # more says nothing
 _CHANNELS: dict[Class, Channel] = {Class.THIN: "control", Class.BULK: "bulk"}
-
-
-class Listener(Protocol):
-    """The owner of one end of a circuit."""
-
-    def opened(self, circuit: Circuit) -> None:
-        """The other end has answered; bytes may flow."""
-
-    def received(self, circuit: Circuit, payload: memoryview) -> None:
-        """Bytes arrived in order. Call `circuit.consumed(n)` once they need no more room."""
-
-    def writable(self, circuit: Circuit) -> None:
-        """The queue has run dry; more may be sent."""
-
-    def closed(self, circuit: Circuit, code: ResetCode | None) -> None:
-        """The circuit is gone: None after a clean end, else why."""
-
-
-class Refusal(Exception):
-    """Raised by an acceptor that does not want a circuit."""
-
-    def __init__(self, code: ResetCode) -> None:
-        super().__init__(code.name)
-        self.code = code
-
-
-Accept = Callable[["Circuit", bytes], Listener]
-NextHop = Callable[[Via, Class], "tuple[int, Via] | None"]
-"""Given what an OPEN promises, the link to go on and a strictly nearer promise, or None."""
-
-
-class _Leg:
-    """One side of a circuit at this peer: a label on a link, credit both ways, a queue out."""
-
-    __slots__ = (
-        "credit",
-        "ended_in",
-        "ended_out",
-        "ending",
-        "label",
-        "link",
-        "owed",
-        "queue",
-        "room",
-    )
-
-    def __init__(self, link: int, label: int) -> None:
-        self.link = link
-        self.label = label
-        self.credit = 0  # bytes that may leave here
-        self.room = 0  # bytes that may still come in here
-        self.owed = 0  # credit to be given back, saved up to spare frames
-        self.queue: deque[memoryview] = deque()
-        self.ending = False  # END follows the queue
-        self.ended_out = False
-        self.ended_in = False
-
-
-class Circuit:
-    """A circuit as one peer sees it: one leg at an end, two at a relay."""
-
-    def __init__(self, owner: Circuits, cls: Class, nonce: bytes, first: _Leg) -> None:
-        self.cls = cls
-        self.nonce = nonce
-        self.open = False
-        self.answer = b""  # what the accepting end says in OPENED
-        self.hops = 0
-        self.listener: Listener | None = None  # None at a relay
-        self.first = first
-        self.second: _Leg | None = None  # relay only: the side toward the target
-        self.moved_us = 0  # when bytes last moved
-        self._owner = owner
-
-    @property
-    def window(self) -> int:
-        """Bytes of credit granted to each side at the start."""
-        return self._owner.window(self.cls)
-
-    def send(self, *parts: Buffer) -> None:
-        """Queue bytes; they leave as credit allows. The parts must not change afterwards."""
-        assert not self.first.ending
-        self.first.queue.extend(memoryview(part).cast("B") for part in parts if len(part))
-        self._owner.pump(self, self.first)
-
-    @property
-    def queued(self) -> int:
-        """Bytes accepted by `send` and not yet gone."""
-        return sum(len(part) for part in self.first.queue)
-
-    def consumed(self, size: int) -> None:
-        """Give `size` bytes of credit back to the sender."""
-        self._owner.give_back(self, self.first, size)
-
-    def end(self) -> None:
-        """No more bytes from here; the circuit closes once the other side has ended too."""
-        self.first.ending = True
-        self._owner.pump(self, self.first)
-
-    def reset(self, code: ResetCode) -> None:
-        """Drop the circuit now; the listener here is not told."""
-        self.listener = None
-        self._owner.drop(self, code, origin=None)
 
 
 class Circuits:
@@ -168,10 +64,12 @@ class Circuits:
 
     def link_down(self, link: int) -> None:
         """A neighbour is gone, and with it every circuit over the link."""
-        for circuit in list(self._links.pop(link, {}).values()):
-            self.drop(circuit, ResetCode.LINK_DOWN, origin=link)
+        broken = list(self._links.pop(link, {}).values())
         self._labels.pop(link, None)
         self._neighbours = {p: n for p, n in self._neighbours.items() if n != link}
+        # last, because who listens may open a circuit at once: the link must be out of the tables
+        for circuit in broken:
+            self.drop(circuit, ResetCode.LINK_DOWN, origin=link)
 
     # ends
 
@@ -196,7 +94,8 @@ class Circuits:
     def _toward(self, target: bytes, via: Via | None, cls: Class) -> tuple[int, Via | None] | None:
         if target in self._neighbours:
             return self._neighbours[target], None
-        return self._next_hop(via, cls) if via is not None else None
+        hop = self._next_hop(via, cls) if via is not None else None
+        return hop if hop is not None and hop[0] in self._links else None
 
     def _label(self, link: int) -> int:
         label = self._labels[link]
@@ -204,7 +103,7 @@ class Circuits:
         return label
 
     def _add(self, link: int, label: int, cls: Class, nonce: bytes) -> Circuit:
-        circuit = Circuit(self, cls, nonce, _Leg(link, label))
+        circuit = Circuit(self, cls, nonce, Leg(link, label))
         circuit.moved_us = self._ctx.now_us
         self._links[link][label] = circuit
         self._nonces.add(nonce)
@@ -231,7 +130,7 @@ class Circuits:
             return
         onward_link, onward = hop
         circuit = self._add(link, frame.circuit, frame.cls, frame.nonce)
-        circuit.second = _Leg(onward_link, self._label(onward_link))
+        circuit.second = Leg(onward_link, self._label(onward_link))
         self._links[onward_link][circuit.second.label] = circuit
         self._ctx.count("circuits_relayed")
         self._ctx.send(
@@ -319,9 +218,9 @@ class Circuits:
         circuit, leg = self._find(link, frame.circuit)
         if circuit is None or leg is None:
             return
-        leg.credit += frame.amount
+        leg.credit = min(leg.credit + frame.amount, CREDIT_BYTES_MAX)
         self.pump(circuit, leg)
-        if circuit.listener is not None and not leg.queue and not leg.ending:
+        if circuit.listener is not None and circuit.sendable and not leg.queue:
             circuit.listener.writable(circuit)
 
     def on_end(self, link: int, frame: End) -> None:
@@ -346,7 +245,7 @@ class Circuits:
 
     # flow
 
-    def _find(self, link: int, label: int) -> tuple[Circuit | None, _Leg | None]:
+    def _find(self, link: int, label: int) -> tuple[Circuit | None, Leg | None]:
         circuit = self._links.get(link, {}).get(label)
         if circuit is None:
             return None, None
@@ -355,28 +254,28 @@ class Circuits:
         return circuit, circuit.second
 
     @staticmethod
-    def _other(circuit: Circuit, leg: _Leg) -> _Leg | None:
+    def _other(circuit: Circuit, leg: Leg) -> Leg | None:
         if circuit.second is None:
             return None
         return circuit.second if leg is circuit.first else circuit.first
 
-    def _grant(self, circuit: Circuit, leg: _Leg) -> None:
+    def _grant(self, circuit: Circuit, leg: Leg) -> None:
         leg.room += circuit.window
         self._ctx.send(leg.link, encode_frame(Credit(leg.label, circuit.window)))
 
-    def give_back(self, circuit: Circuit, leg: _Leg, size: int) -> None:
+    def give_back(self, circuit: Circuit, leg: Leg, size: int) -> None:
         """Return credit for bytes that have left this peer, a quarter of a window at a time."""
         leg.owed += size
-        if leg.owed * 4 >= circuit.window and not leg.ended_in and leg.link in self._links:
+        if leg.owed * 4 >= circuit.window and not leg.ended_in and not circuit.gone:
             leg.room += leg.owed
             self._ctx.send(leg.link, encode_frame(Credit(leg.label, leg.owed)))
             leg.owed = 0
 
-    def pump(self, circuit: Circuit, leg: _Leg) -> None:
+    def pump(self, circuit: Circuit, leg: Leg) -> None:
         """Send what is queued on a leg, as far as its credit goes."""
         limit = self._ctx.config.data_bytes_max
         source = self._other(circuit, leg)
-        while leg.queue and leg.credit:
+        while leg.queue and leg.credit and not circuit.gone:
             part = leg.queue[0]
             piece = part[: min(leg.credit, limit)]
             if len(piece) == len(part):
@@ -398,10 +297,11 @@ class Circuits:
 
     def _close_if_ended(self, circuit: Circuit) -> None:
         legs = [leg for leg in (circuit.first, circuit.second) if leg is not None]
-        if all(leg.ended_in and leg.ended_out for leg in legs):
+        if not circuit.gone and all(leg.ended_in and leg.ended_out for leg in legs):
             self._forget(circuit)
-            if circuit.listener is not None:
-                circuit.listener.closed(circuit, None)
+            listener, circuit.listener = circuit.listener, None
+            if listener is not None:
+                listener.closed(circuit, None)
 
     # endings
 
@@ -409,16 +309,18 @@ class Circuits:
         self, circuit: Circuit, code: ResetCode, *, origin: int | None, tell: bool = False
     ) -> None:
         """End a circuit at once; every side but the one it came from is told."""
-        if circuit.nonce not in self._nonces:
+        if circuit.gone:
             return
         self._forget(circuit)
+        listener, circuit.listener = circuit.listener, None
         for leg in (circuit.first, circuit.second):
             if leg is not None and leg.link != origin and leg.link in self._links:
                 self._send_reset(leg.link, leg.label, code)
-        if circuit.listener is not None and (origin is not None or tell):
-            circuit.listener.closed(circuit, code)
+        if listener is not None and (origin is not None or tell):
+            listener.closed(circuit, code)
 
     def _forget(self, circuit: Circuit) -> None:
+        circuit.gone = True
         self._nonces.discard(circuit.nonce)
         for leg in (circuit.first, circuit.second):
             if leg is not None:
@@ -432,13 +334,13 @@ class Circuits:
             self.drop(circuit, ResetCode.STALLED, origin=None, tell=True)
 
     def _sweep(self) -> None:
-        """Reset circuits that hold bytes and have not moved any for too long."""
+        """Reset circuits that have not moved for too long; thin ones may stand idle."""
         limit = self._ctx.now_us - self._ctx.config.stalled_us
         seen = {id(c): c for table in self._links.values() for c in table.values()}
         for circuit in seen.values():
             legs = (circuit.first, circuit.second)
             waiting = any(leg is not None and (leg.queue or leg.ending) for leg in legs)
-            if waiting and circuit.moved_us < limit:
+            if (waiting or circuit.cls is Class.BULK) and circuit.moved_us < limit:
                 self.drop(circuit, ResetCode.STALLED, origin=None, tell=True)
         self._sweeping = bool(self._nonces)
         if self._sweeping:

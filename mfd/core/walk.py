@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from mfd.packet.limits import VISITED_MAX
 from mfd.packet.manifest import Manifest, Progress
 from mfd.packet.plan import Plan
 from mfd.packet.task import Range
@@ -182,8 +183,12 @@ def after_stop(
     """Return the progress to be signed after training here: the next lap where none is left."""
     visited = (*progress.visited, me[:MARK_BYTES])
     left = [s for s in holders if s.holder[:MARK_BYTES] not in visited]
+    # holders that were there before may only be out of reach for a moment: decide() waits for them
+    missed = len(visited) < (progress.holders or plan.min_holders)
+    full = len(visited) >= VISITED_MAX
     done = replace(progress, stops=progress.stops + 1, step=progress.step + steps, visited=visited)
-    return _at_cursor(plan, done if left else _next_lap(done), layers)
+    goes_on = (left or missed) and not full
+    return _at_cursor(plan, done if goes_on else _next_lap(done), layers)
 
 
 def after_round(plan: Plan, progress: Progress, *, clients: int, steps: int) -> Progress:

@@ -63,9 +63,10 @@ class Walkers:
         walker = self._walkers[identity.walker] = Walker(identity)
         return walker
 
-    def slots_used(self) -> int:
-        """Walkers that occupy this peer."""
-        return sum(1 for w in self._walkers.values() if w.role is Role.OWN or w.held is not None)
+    def slots_used(self, *, but: Walker) -> int:
+        """Walkers that occupy this peer, `but` one."""
+        others = (w for w in self._walkers.values() if w is not but)
+        return sum(1 for w in others if w.role is Role.OWN or w.held is not None)
 
     def lacks(self, walker: Walker, version: Version) -> Wanted:
         """Return what of a version is not here, by what this walker's own lineage left here.
@@ -85,11 +86,17 @@ class Walkers:
         """Make a row and the new objects that it names durable, drop what no row names, go on."""
         sizes = walker.kept()
         named = {digest for other in self._walkers.values() for digest in other.kept()}
+        for other in self._walkers.values():
+            # what we said we have is not dropped before STORED or CANCEL
+            named.update(digest for version in other.pinned.values() for digest in version.objects)
         drop = tuple(digest for digest in self._objects if digest not in named)
         for digest in drop:
             del self._objects[digest]
 
+        walker.saving += 1
+
         def stored() -> None:
+            walker.saving -= 1
             self._objects.update({d: sizes[d] for d in objects if d in sizes})
             then()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from blake3 import blake3
 
 from mfd.core.effects import Keep, Store
@@ -22,9 +24,11 @@ class Disk:
         self.objects: dict[bytes, bytes] = {}  # synced
         self._growing: dict[bytes, bytearray] = {}
         self._fresh: dict[bytes, bytes] = {}  # complete, not synced
+        self._syncing: deque[Store] = deque()  # asked for, not yet durable
 
     def start(self) -> int:
         """Count a boot; what was not synced is gone."""
+        self._syncing.clear()
         self._growing.clear()
         self._fresh.clear()
         self.boot += 1
@@ -48,13 +52,31 @@ class Disk:
             return error.fault
         if blake3(raw).digest() != keep.chunks[keep.chunk]:
             return Fault.DIGEST
+        if keep.digest in self.objects:
+            return None  # another walker has brought it meanwhile
         growing = self._growing.setdefault(keep.digest, bytearray(keep.raw_bytes))
         growing[start : start + size] = raw
         return None
 
-    def store(self, store: Store) -> None:
-        """Carry out a Store effect."""
+    def begin(self, store: Store) -> None:
+        """Take a Store effect; it is durable once `finish` was called for it."""
+        self._syncing.append(store)
+
+    @property
+    def syncing(self) -> int:
+        """How many Store effects are under way."""
+        return len(self._syncing)
+
+    def finish(self) -> None:
+        """Make the oldest Store effect durable; nothing to do where none is under way."""
+        if self._syncing:
+            self._apply(self._syncing.popleft())
+
+    def _apply(self, store: Store) -> None:
         for digest in store.objects:
+            if digest in self.objects:
+                self._growing.pop(digest, None)
+                self._fresh.pop(digest, None)
             if digest in self._growing:
                 self._fresh[digest] = bytes(self._growing.pop(digest))
             if digest in self._fresh:

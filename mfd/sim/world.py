@@ -7,7 +7,7 @@ Source: DESIGN section 3, "One core, two worlds".
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
@@ -54,7 +54,7 @@ from mfd.packet.task import LearnResult, LearnTask
 from mfd.sim.disk import Disk
 from mfd.sim.keys import SimKey, sim_verify
 
-__all__ = ["Host", "Learner", "World"]
+__all__ = ["Host", "Learner", "Observer", "World"]
 
 FSYNC_US = 800
 
@@ -82,6 +82,10 @@ class _Wire:
     free_us: dict[tuple[str, str], int] = field(default_factory=dict)  # (from, channel) -> idle
     last_us: dict[tuple[str, str], int] = field(default_factory=dict)  # -> last arrival
     links: dict[str, int] = field(default_factory=dict)  # host -> link number, while up
+
+
+Observer = Callable[["Host", Event, Sequence[Effect]], None]
+"""Told of every event and of the effects that answered it, once they are under way."""
 
 
 class Host:
@@ -116,7 +120,7 @@ class World:
         self.now_us = 0
         self.hosts: dict[str, Host] = {}
         self.events = 0
-        self.observers: list[Callable[[Host, Event], None]] = []
+        self.observers: list[Observer] = []
         self._seed = seed
         self._wires: list[_Wire] = []
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
@@ -157,8 +161,13 @@ class World:
             if host.name in wire.ends:
                 self._plug(wire)
 
-    def kill(self, host: Host) -> None:
-        """Switch a host off at once; its neighbours see closed sockets."""
+    def kill(self, host: Host, *, synced: bool = False) -> None:
+        """Switch a host off at once; its neighbours see closed sockets.
+
+        `synced`: what it had asked the disk for is durable, though it was never told so.
+        """
+        while synced and host.disk.syncing:
+            host.disk.finish()
         host.peer = None
         host.life += 1
         for wire in self._wires:
@@ -225,10 +234,13 @@ class World:
             host.armed_us = None
         self.events += 1
         self._note(host, event)
-        for effect in host.peer.handle(event, self.now_us):
+        effects = host.peer.handle(event, self.now_us)
+        for effect in effects:
             self._perform(host, effect)
         for observer in self.observers:
-            observer(host, event)
+            observer(host, event, effects)
+        if host.peer is None or host.life != life:
+            return  # an observer has switched it off
         due_us = host.peer.deadline_us()
         if due_us is not None and (host.armed_us is None or due_us < host.armed_us):
             host.armed_us = due_us
@@ -245,8 +257,8 @@ class World:
             case Send():
                 self._send(host, effect)
             case Store(op=op):
-                host.disk.store(effect)
-                self.happen(host, Stored(op), FSYNC_US)
+                host.disk.begin(effect)
+                self.at(self.now_us + FSYNC_US, partial(self._synced, host, host.life, op))
             case Keep(op=op):
                 fault = host.disk.keep(effect)
                 answer = Kept(op) if fault is None else KeepFailed(op, fault)
@@ -270,6 +282,11 @@ class World:
                 host.disk.discard(digest)
             case CancelLearn(job=job):
                 self.happen(host, LearnFailed(job, "cancelled"))
+
+    def _synced(self, host: Host, life: int, op: int) -> None:
+        if host.life == life:
+            host.disk.finish()
+            self._deliver(host, life, Stored(op))
 
     @staticmethod
     def _fetch(op: int, read: Callable[[], tuple[int, Buffer]]) -> Event:

@@ -40,16 +40,32 @@ def world_of(
     return world
 
 
-def walker_for(world: World, home: str, *, layers: int = 6, floats: int = LAYER_FLOATS, **plan) -> Birth:
+def walker_for(
+    world: World,
+    home: str,
+    *,
+    layers: int = 6,
+    floats: int = LAYER_FLOATS,
+    reissue: str = "auto",
+    copies: int = 2,
+    **plan,
+) -> Birth:
     rng = np.random.default_rng(7)
     objects = [
         (f"layer{i}", pack_layer({"w": rng.standard_normal(floats, dtype=np.float32)}))
         for i in range(layers)
     ]
-    fields = {"recipe": {"zoo": "none"}, "names": ("data/train",), "laps": 2, **plan}
+    known = {"recipe": {"zoo": "none"}, "names": ("data/train",), "laps": 2}
+    fields = {**known, "layers_per_stop": 2, "full_laps": 0, **plan}
     fields.setdefault("home", world.hosts[home].key.public_key)
-    birth = bear(Plan(**fields), objects, SimKey(b"creator"), nonce=bytes(16))
-    return birth
+    return bear(
+        Plan(**fields),
+        objects,
+        SimKey(b"creator"),
+        nonce=bytes(16),
+        reissue=reissue,
+        copies=copies,
+    )
 
 
 def inject(world: World, home: str, birth: Birth) -> None:

@@ -1,0 +1,88 @@
+"""What an errand asks for and brings back, and what a learner's result makes of a manifest.
+
+Rules of this file: pure functions of values; what others claim is bounded here.
+Source: spec/custody.md, section "Errands".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+from math import isfinite
+from typing import Any
+
+from mfd.core.custody import Version
+from mfd.packet.errors import Fault, PacketError
+from mfd.packet.limits import CLAIM_NAME_BYTES_MAX, CLAIMS_MAX, RANGES_MAX
+from mfd.packet.manifest import Manifest
+from mfd.packet.task import LearnResult, Range
+
+__all__ = ["Task", "read_claims", "read_task", "relayer", "seed_of", "why_no_child"]
+
+Task = tuple[str, tuple[Range, ...], tuple[float, float]]  # kind, layers, part of the journey
+COUNTS = ("samples", "steps", "seconds", "peak_bytes")
+COUNT_MAX = 2.0**40
+
+
+def relayer(manifest: Manifest, result: LearnResult) -> Manifest:
+    """Return the manifest with the layers that a learner changed."""
+    changed = {ref.index: ref for ref in result.layers}
+    return replace(manifest, layers=tuple(changed.get(r.index, r) for r in manifest.layers))
+
+
+def seed_of(seed: int, seq: int, peer: bytes) -> int:
+    """Seed of one stop: differs from stop to stop and peer to peer, the same in every run."""
+    return (seed * 1_000_003 + seq * 8_191 + int.from_bytes(peer[:4], "little")) % (1 << 31)
+
+
+def why_no_child(manifest: Manifest, parent: Version, sender: bytes) -> str | None:
+    """Say why a manifest is not what `sender` can have made of `parent`, or None."""
+    before = parent.manifest
+    if manifest.walker != before.walker or manifest.plan != before.plan:
+        return "the result belongs to another walker"
+    if manifest.trainer != sender or manifest.parents != (parent.digest,):
+        return "the result does not descend from the version sent"
+    shape = [(r.index, r.name, r.raw_bytes) for r in manifest.layers]
+    if shape != [(r.index, r.name, r.raw_bytes) for r in before.layers]:
+        return "the result has other layers than the version sent"
+    return None
+
+
+def read_task(task: list[Any], layers: int) -> Task:
+    """Check the task of an ERRAND on a model of `layers` layers.
+
+    Raises: PacketError.
+    """
+    match task:
+        case ["measure" | "train" as kind, list() as rows, [float() as start, float() as stop]]:
+            ranges = tuple(_read_range(row) for row in rows[: RANGES_MAX + 1])
+            edges = (0, *(edge for low, high in ranges for edge in (low, high)), layers)
+            ordered = all(a <= b for a, b in pairwise(edges)) and all(a < b for a, b in ranges)
+            right_count = len(ranges) == 0 if kind == "measure" else 1 <= len(ranges) <= RANGES_MAX
+            if ordered and right_count and 0 <= start <= stop <= 1:
+                return kind, ranges, (start, stop)
+    raise PacketError(Fault.FIELD, "task of an errand")
+
+
+def _read_range(row: object) -> Range:
+    match row:
+        case [int() as low, int() as high] if type(low) is int and type(high) is int:
+            return low, high
+    raise PacketError(Fault.FIELD, "layer range of an errand")
+
+
+def read_claims(claims: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers that somebody else claims: finite ones, by names that a report can show.
+
+    Counts that are summed up are held within what a manifest can carry.
+    """
+    numbers = {
+        name: float(value)
+        for name, value in list(claims.items())[:CLAIMS_MAX]
+        if len(name) <= CLAIM_NAME_BYTES_MAX and type(value) in (int, float) and isfinite(value)
+    }
+    for name in COUNTS:
+        if name in numbers:
+            numbers[name] = min(max(numbers[name], 0.0), COUNT_MAX)
+    return numbers

@@ -1,0 +1,131 @@
+"""Whole journeys: crashes, failing learners, holders that leave, and the news at home."""
+
+from __future__ import annotations
+
+from mfd.core.messages import Kind
+from mfd.sim.standin import StandIn
+from mfd.sim.world import World
+from tests.sim.worlds import arrived, inject, reports, walker_for, world_of
+
+EDGES = [("a", "b"), ("b", "c"), ("c", "a")]
+
+
+def started(**plan) -> tuple[World, bytes]:
+    world = world_of(EDGES, "abc")
+    birth = walker_for(world, "a", layers=3, floats=50, **{"min_holders": 3, **plan})
+    inject(world, "a", birth)
+    return world, birth.walker
+
+
+def test_a_stop_that_a_crash_cut_short_happens_again() -> None:
+    """Rules: W-01"""
+    world, walker = started()
+    b = world.hosts["b"]
+    assert world.run(until=lambda: bool(b.learner.tasks), seconds=60)
+    world.run(seconds=0.5)  # in the middle of training
+    world.kill(b)
+    world.start(b)
+    home = world.hosts["a"]
+    assert world.run(until=arrived(home), seconds=120)
+    assert len(b.learner.tasks) == 3  # two laps, one stop twice
+    assert b.learner.tasks[0] == b.learner.tasks[1]
+    manifest = home.peer.version(walker).manifest
+    assert (manifest.seq, manifest.progress.stops) == (6, 6)
+
+
+def test_a_holder_that_leaves_is_waited_for_and_then_left_out() -> None:
+    """Rules: W-09"""
+    world, walker = started(laps=3)
+    home, c = world.hosts["a"], world.hosts["c"]
+    lap_over = lambda: len({s["peer"] for s in reports(home, "stop")}) == 3  # noqa: E731
+    assert world.run(until=lap_over, seconds=60)
+    stops_before = len(reports(home, "stop"))
+    assert world.run(until=lambda: len(reports(home, "stop")) > stops_before, seconds=60)
+    assert world.run(
+        until=lambda: all(w.role != "own" for w in c.peer.status().walkers), seconds=60
+    )
+    world.kill(c)
+    assert world.run(until=arrived(home), seconds=200)
+    reasons = {r["reason"] for h in (home, world.hosts["b"]) for r in reports(h, "parked")}
+    assert "the other holders of this lap are out of reach" in reasons
+    progress = home.peer.version(walker).manifest.progress
+    assert progress.lap == 3
+    assert progress.stops in (7, 8)  # three, then two or three, then two
+
+
+def test_a_restarted_owner_does_not_cut_the_lap_short() -> None:
+    """Rules: W-09"""
+    world, walker = started(laps=1)
+    home = world.hosts["a"]
+    assert world.run(until=lambda: bool(reports(home, "stop")), seconds=60)
+    world.run(until=lambda: not home.disk.syncing, seconds=1)
+    world.kill(home)
+    world.start(home)
+    assert world.run(until=arrived(home), seconds=120)
+    assert home.peer.version(walker).manifest.progress.stops == 3
+
+
+class Failing(StandIn):
+    def perform(self, task, read, write):
+        if len(self.tasks) < 2:
+            self.tasks.append(task)
+            raise ValueError("out of memory")
+        return super().perform(task, read, write)
+
+
+def test_a_failing_learner_costs_time_alone() -> None:
+    """Rules: W-13"""
+    world = world_of(EDGES, "abc")
+    world.hosts["b"].learner = Failing()
+    birth = walker_for(world, "a", layers=3, floats=50, min_holders=3, laps=1)
+    inject(world, "a", birth)
+    home = world.hosts["a"]
+    assert world.run(until=arrived(home), seconds=600)
+    assert reports(world.hosts["b"], "learning failed")[0]["reason"] == "out of memory"
+    assert {s["peer"] for s in reports(home, "stop")} >= {
+        world.hosts[n].key.public_key.hex() for n in "ac"
+    }
+
+
+def test_news_reaches_home() -> None:
+    """Rules: W-12"""
+    world, _ = started(laps=1)
+    home = world.hosts["a"]
+    assert world.run(until=arrived(home), seconds=60)
+    peers = [s["peer"] for s in reports(home, "stop")]
+    assert sorted(peers) == sorted(h.key.public_key.hex() for h in world.hosts.values())
+
+
+def test_news_is_bounded_and_cannot_speak_for_others() -> None:
+    """Rules: W-12"""
+    world, walker = started(laps=1)
+    home, liar = world.hosts["a"], world.hosts["b"]
+    assert world.run(until=arrived(home), seconds=60)
+    fields = {"peer": "another", "walker": "another", "kind": 1, "self": 2, "text": "x" * 5_000}
+    fields |= {f"k{i}": i for i in range(100)} | {"list": [1], "none": None}
+    for kind in ("stop", "arrived", "linked"):
+        target = home.key.public_key
+        liar.peer._courier.send(target, Kind.NOTICE, walker, kind, fields)
+    before = {kind: len(reports(home, kind)) for kind in ("stop", "arrived", "linked")}
+    world.run(seconds=3)
+    after = {kind: len(reports(home, kind)) for kind in ("stop", "arrived", "linked")}
+    assert after == {**before, "stop": before["stop"] + 1}
+    told = reports(home, "stop")[-1]
+    assert told["peer"] == liar.key.public_key.hex()
+    assert told["walker"] == walker.hex()
+    assert len(told["text"]) == 256
+    assert len(told) <= 26
+
+
+def test_holding_again_and_again_leaves_one_timer() -> None:
+    """Rules: W-01"""
+    world = world_of([("a", "b")], "ab")
+    inject(world, "a", walker_for(world, "a", layers=2, floats=50, min_holders=3))
+    host = world.hosts["a"]
+    world.run(seconds=1)
+    for _ in range(200):
+        host.hold("data/train", 100)
+    world.run(seconds=1)
+    events = world.events
+    world.run(seconds=20)
+    assert world.events - events < 400  # parked: one look every two seconds, and heartbeats
