@@ -1,6 +1,7 @@
-"""MFD, Model Follows Data: a model travels the network in packets, toward the data, and learns at every stop.
+"""MFD, Model Follows Data: a model travels in packets, toward the data, and learns at every stop.
 
-Rules of this file: importing it loads neither torch nor aiohttp nor asyncio; heavy parts load on first use.
+Rules of this file: importing it loads neither torch nor aiohttp nor asyncio; heavy parts load on
+first use.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class Fleet:
                 self.members[name] = self._start(name)
             for member in self.members.values():
                 self._wait_started(member)
-        except BaseException:
+        except BaseException:  # whatever it was, no process is left behind
             self.stop()
             raise
         return self

@@ -1,4 +1,4 @@
-"""`mfd demo`, small: real peers, a real table, and a saved model that is as good as the table says."""
+"""`mfd demo`, small: real peers, a real table, and a saved model as good as the table says."""
 
 from __future__ import annotations
 
