@@ -6,10 +6,11 @@ sockets; centralised training is computed here on the same model, seed and numbe
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,6 +91,8 @@ def demo(
     if "centralised" in wanted:
         view.say("Centralised: the same model on the pooled data, as many samples.")
         outcomes.append(_centralised(data, table, seed=seed, threads=threads))
+    rows = [asdict(outcome) for outcome in outcomes]
+    (folder / "outcomes.json").write_text(json.dumps(rows, indent=1) + "\n")
     view.closing(outcomes, saved if "snake" in wanted else None)
 
 
