@@ -79,10 +79,10 @@ class Client:
                 raise CommandError(f"{self.url} broke off in the middle of the model: try again")
             return body
 
-    def follow(self, walker: str, after: int = 0) -> Iterator[list[Json]]:
-        """Yield new reports of a walker as they come, an empty list now and then."""
+    def follow(self, walker: str, after: int = 0, wait: int = WAIT_SECONDS) -> Iterator[list[Json]]:
+        """Yield new reports of a walker as they come, an empty list after `wait` seconds."""
         while True:
-            told = self.get("reports", after=after, walker=walker, wait=WAIT_SECONDS)
+            told = self.get("reports", after=after, walker=walker, wait=wait)
             after = int(told["last"])
             yield told["reports"]
 

@@ -19,10 +19,13 @@ import typer
 from mfd.cli.errors import CommandError, Misuse
 
 if TYPE_CHECKING:
+    from mfd.cli.demoview import View
+    from mfd.cli.fleet import Fleet
     from mfd.topology import Topology
 
 LEASE_SECONDS = 12.0  # short, so that a killed peer is missed while somebody is watching
 QUIET_SECONDS = 120.0
+LOOK_SECONDS = 2  # how soon a dead peer is noticed here
 MODES = ("snake", "walk", "fedavg")
 ROUNDS = 12  # of federated averaging, as many as reach the snake's accuracy
 PLAIN = {"distill": 0.0, "logit_adjustment": 0.0, "anchor": 0.0}  # both baselines do better so
@@ -175,7 +178,7 @@ def _write_keys(folder: Path, names: list[str], seed: int) -> None:
 
 
 def _travel(
-    fleet: Any, home: str, mode: str, table: Json, *, view: Any, path: Path | None
+    fleet: Fleet, home: str, mode: str, table: Json, *, view: View, path: Path | None
 ) -> Outcome:
     """Send one walker and follow it home."""
     from mfd.cli.plans import make_plan
@@ -205,7 +208,7 @@ def _travel(
     return outcome
 
 
-def _for_mode(table: Json, mode: str, fleet: Any) -> Json:
+def _for_mode(table: Json, mode: str, fleet: Fleet) -> Json:
     from mfd.cli.plans import join_plan
     from mfd.packet.plan import Plan
 
@@ -229,23 +232,28 @@ def _epochs(table: Json) -> float:
     return float(table.get("learn", {}).get("epochs", DEFAULTS["epochs"]))
 
 
-def _reports(fleet: Any, home: str, walker: str) -> Iterator[Json]:
+def _reports(fleet: Fleet, home: str, walker: str) -> Iterator[Json]:
     """Reports of a walker until it is home. Raises: CommandError once it cannot come home."""
-    told = set()
+    told: set[str] = set()
     last = time.monotonic()
-    for batch in fleet.client(home).follow(walker):
+    batches = fleet.client(home).follow(walker, wait=LOOK_SECONDS)
+    while True:
+        try:
+            batch = next(batches)
+        except CommandError as error:
+            if why := fleet.why_gone(home):
+                raise CommandError(f"the walker's home is gone: {why}") from error
+            raise
         for report in batch:
             last = time.monotonic()
             yield report
             if report["kind"] == "arrived":
                 return
         for member in fleet.ended():
-            if member.name == home:
-                raise CommandError(f"the walker's home is gone: {member.why_ended()}")
             if member.name not in told:
                 told.add(member.name)
-                reason = f"{member.why_ended()}; its predecessor will take the walker up again"
-                yield {"kind": "ended", "reason": reason}
+                then = "if it owned the walker, the peer before it takes the walker up again"
+                yield {"kind": "ended", "reason": f"{member.why_ended()}; {then}"}
         if time.monotonic() - last > QUIET_SECONDS:
             raise CommandError(
                 f"nothing has been heard of the walker for {QUIET_SECONDS:.0f} s; the logs in "

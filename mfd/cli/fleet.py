@@ -43,8 +43,9 @@ class Member:
         """One sentence about a process that is not there any more."""
         code = self.process.poll()
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        lines = self.log.read_text("utf-8", errors="replace").strip().splitlines()
-        said = f": {lines[-1]}" if lines else ""
+        lines = self.log.read_text("utf-8", errors="replace").splitlines()
+        words = [line for line in lines if line.strip() and not line.startswith("{")]
+        said = f": {words[-1]}" if words else ""  # lines of JSON are reports, not last words
         return f"peer {self.name} has ended with {how}{said} (log: {self.log})"
 
 
@@ -133,6 +134,15 @@ class Fleet:
     def ended(self) -> list[Member]:
         """Members whose process is gone."""
         return [m for m in self.members.values() if m.process.poll() is not None]
+
+    def why_gone(self, name: str) -> str:
+        """Why a member that does not answer has ended; empty if it runs on."""
+        member = self.members[name]
+        try:
+            member.process.wait(STOP_SECONDS)  # its sockets close before it can be waited for
+        except subprocess.TimeoutExpired:
+            return ""
+        return member.why_ended()
 
     def names(self) -> dict[str, str]:
         """Peer id -> node name."""
