@@ -27,6 +27,7 @@ LEASE_SECONDS = 12.0  # short, so that a killed peer is missed while somebody is
 QUIET_SECONDS = 120.0
 LOOK_SECONDS = 2  # how soon a dead peer is noticed here
 MODES = ("snake", "walk", "fedavg")
+SHIPPED = "shipped/campus6.toml"
 ROUNDS = 12  # of federated averaging, as many as reach the snake's accuracy
 PLAIN = {"distill": 0.0, "logit_adjustment": 0.0, "anchor": 0.0}  # both baselines do better so
 Json = dict[str, Any]
@@ -100,12 +101,10 @@ def demo(
 
 
 def _load(path: Path | None) -> Topology:
+    import mfd.topology
     from mfd.topology import TopologyError, load
 
-    if path is None:
-        shipped = "topologies/campus6.toml"
-        places = [Path(shipped), Path(__file__).parents[2] / shipped]
-        path = next((place for place in places if place.exists()), places[0])
+    path = path or Path(mfd.topology.__file__).parent / SHIPPED
     try:
         return load(path)
     except TopologyError as error:

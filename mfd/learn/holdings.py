@@ -188,7 +188,9 @@ def _check_sklearn(address: Address) -> None:
             f"there are {', '.join(SKLEARN)}"
         )
     if importlib.util.find_spec("sklearn") is None:
-        raise HoldingError(f"data address {address.text!r}: scikit-learn is not installed here")
+        raise HoldingError(
+            f"data address {address.text!r} needs scikit-learn: pip install 'mfd[learn]'"
+        )
 
 
 def _check_file(address: Address) -> None:
