@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -62,7 +64,7 @@ def demo(
     out: Annotated[
         Path | None, typer.Option(help="Where to save the snake's model; default: in the folder.")
     ] = None,
-    threads: Annotated[int, typer.Option(help="Of each trainer.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Of each trainer.")] = 1,
 ) -> None:
     """Start peers as processes, send a model through them, and compare with the usual ways."""
     from mfd.cli.demoview import View
@@ -71,6 +73,8 @@ def demo(
     wanted = [mode.strip() for mode in modes.split(",") if mode.strip()]
     if strangers := sorted(set(wanted) - {*MODES, "centralised"}):
         raise Misuse(f"--modes {strangers[0]}: choose from {', '.join((*MODES, 'centralised'))}")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise Misuse(f"--out {out}: there is no folder {out.absolute().parent}")
     table = _plan_table(plan, seed)
     dealt = _deal(_load(topology), table, data, split=f"skew={skew}&seed={seed}")
     graph = with_free_ports(dealt)
@@ -80,6 +84,7 @@ def demo(
     view = View()
     view.opening(graph, home=home, data=data, skew=skew, seed=seed)
     settings = {"lease_seconds": LEASE_SECONDS, "threads": threads}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # peers stop too
     outcomes: list[Outcome] = []
     saved = out or folder / "snake.safetensors"
     started = time.monotonic()
@@ -245,6 +250,9 @@ def _reports(fleet: Fleet, home: str, walker: str) -> Iterator[Json]:
             raise
         for report in batch:
             last = time.monotonic()
+            if report["kind"] == "learning failed":
+                who = fleet.names().get(report["peer"], "a peer")
+                raise CommandError(f"{who} could not learn: {report['reason']}")
             yield report
             if report["kind"] == "arrived":
                 return

@@ -84,6 +84,10 @@ class View:
                     f"  {who} takes the walker up again (epoch {report['epoch']}): {lost} is lost"
                 )
                 self._out.print(line, style="yellow")
+            case "silent":
+                lost = names.get(report["holder"], report["holder"][:8])
+                line = f"  no word from {lost}; given up in {report['seconds']:.0f} s"
+                self._out.print(line, style="yellow")
             case "ended" | "parked":
                 self._out.print(f"  {report['reason']}", style="yellow", markup=False)
             case "chosen":
@@ -129,9 +133,8 @@ class View:
                 f"{o.seconds:.1f} s",
             )
         self._out.print(table)
-        self.say(
-            "sent once: layer objects, from custodian to custodian; on all links: every byte that "
-            "any peer wrote to a link, headers and heartbeats included."
-        )
+        self.say("sent once: layer objects, from custodian to custodian.")
+        self.say("on all links: every byte written to a link, headers and heartbeats included.")
+        self.say("time: of the first way it includes the start of the trainers.")
         if saved is not None:
             self.say(f"The snake's model is in {saved}.")

@@ -99,10 +99,11 @@ class Fleet:
         command = [sys.executable, "-m", "mfd.cli.peer", "--json"]
         command += ["--topology", str(self.folder / "topology.toml"), "--node", name]
         command += ["--config", str(self.folder / "mfd.toml"), "--state", str(self.folder / name)]
+        command += ["--until-eof"]  # whatever happens to us, our end of the pipe closes
         with log.open("w") as errors:
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -169,6 +170,8 @@ class Fleet:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         for member in self.members.values():
+            if member.process.stdin is not None:
+                member.process.stdin.close()
             if member.drain is not None:
                 member.drain.join()
             elif member.process.stdout is not None:

@@ -47,6 +47,9 @@ def peer(
         bool, typer.Option("--custodian", help="Take custody without holding data.")
     ] = False,
     json_lines: Annotated[bool, typer.Option("--json", help="Every line is JSON.")] = False,
+    until_eof: Annotated[
+        bool, typer.Option("--until-eof", help="Stop when standard input ends.")
+    ] = False,
 ) -> None:
     """Start a peer of a network in which models travel toward the data.
 
@@ -77,7 +80,8 @@ def peer(
     folder = state or Path(settings.state or default_state(settings.listen, node or ""))
     voice = _Voice(_printer(json_lines=json_lines), json_lines=json_lines)
     running = make_node(settings, folder, voice.report)
-    asyncio.run(run(running, settings, lambda n: voice.started(describe(n, settings, folder))))
+    started = lambda n: voice.started(describe(n, settings, folder))  # noqa: E731 - one use
+    asyncio.run(run(running, settings, started, until_eof=until_eof))
 
 
 def _from_topology(path: Path | None, name: str | None) -> Json:

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,8 +128,12 @@ def make_node(settings: Settings, state: Path, on_report: Callable[[Json], None]
     return node
 
 
-async def run(node: Node, settings: Settings, told: Callable[[Node], None]) -> None:
+async def run(
+    node: Node, settings: Settings, told: Callable[[Node], None], *, until_eof: bool = False
+) -> None:
     """Run a peer until the user stops it; `told` is called once it is ready.
+
+    `until_eof`: the end of standard input stops it too, so that it ends with whoever started it.
 
     Raises: Misuse, Bug.
     """
@@ -136,6 +141,8 @@ async def run(node: Node, settings: Settings, told: Callable[[Node], None]) -> N
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    if until_eof:
+        loop.add_reader(sys.stdin.fileno(), _stop_at_eof, stop)
     serving = loop.create_task(_serve(node, settings, told))
     stopping = loop.create_task(stop.wait())
     await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -145,6 +152,12 @@ async def run(node: Node, settings: Settings, told: Callable[[Node], None]) -> N
         await asyncio.wait((serving,))
     if not serving.cancelled():
         serving.result()
+
+
+def _stop_at_eof(stop: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 1024):
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        stop.set()
 
 
 async def _serve(node: Node, settings: Settings, told: Callable[[Node], None]) -> None:

@@ -115,7 +115,8 @@ def trace(client: Client, prefix: str, *, follow: bool, out: Path | None, as_jso
         _print(reports)
     else:
         walker = client.find_walker(prefix)
-        print(f"{brief(walker['walker'])}: {walker['activity'] or walker['role']}")
+        state = walker["activity"] or walker["role"]
+        print(f"{brief(walker['walker'])}: {state}; what came before is not kept over a restart")
 
 
 def _follow(client: Client, walker: str, out: Path | None) -> None:

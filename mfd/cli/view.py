@@ -36,6 +36,7 @@ BAD = {
     "lost",
     "not measured",
     "refused",
+    "silent",
     "unlinked",
     "unreachable",
 }

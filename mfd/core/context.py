@@ -23,7 +23,6 @@ from mfd.core.events import (
     Stored,
     StoreFailed,
 )
-from mfd.packet.errors import Fault
 from mfd.packet.objects import Buffer
 from mfd.packet.signing import Signer, Verifier
 from mfd.packet.task import LearnResult, LearnTask
@@ -135,7 +134,7 @@ class Context:
         self,
         make: Callable[[int], Keep],
         then: Callable[[], None],
-        failed: Callable[[Fault], None],
+        failed: Callable[[str], None],
     ) -> None:
         """Hand a received chunk to the store."""
         self._out.append(make(self._expect(then, failed)))
@@ -169,8 +168,8 @@ class Context:
                 then(encoding, body)
             case Learned(result=result):
                 then(result)
-            case KeepFailed(fault=fault):
-                failed(fault)
+            case KeepFailed(fault=fault, reason=reason):
+                failed(reason or fault.value)
             case StoreFailed(reason=reason) | FetchFailed(reason=reason):
                 failed(reason)
             case LearnFailed(reason=reason):

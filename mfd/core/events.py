@@ -131,6 +131,7 @@ class KeepFailed:
 
     op: int
     fault: Fault
+    reason: str = ""  # where the disk is at fault, not the chunk
 
 
 @dataclass(frozen=True, slots=True)

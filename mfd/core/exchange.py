@@ -238,9 +238,9 @@ class _Intake:
         if self.place(self.kept)[0] == len(self.wanted):
             self.exchange.intake_complete(self)
 
-    def _chunk_refused(self, fault: Fault) -> None:
+    def _chunk_refused(self, reason: str) -> None:
         self.keeping -= 1
-        self.exchange.intake_failed(self, fault.value)
+        self.exchange.intake_failed(self, reason)
 
 
 class Exchange:

@@ -98,8 +98,12 @@ class Handover:
         self._offers[ref] = offer
         walker.activity = f"offering to {target.hex()[:12]}"
         offer.timer = self._ctx.after(
-            self._ctx.config.offer_us, partial(self._gave_up, offer, "no answer")
+            self._ctx.config.offer_us, partial(self._unheard, offer, "no answer")
         )
+
+    def _unheard(self, offer: _Offer, reason: str) -> None:
+        """It may be back in a moment: ask it again after the others."""
+        self._gave_up(offer, reason, 3 * self._ctx.config.park_retry_us)
 
     def _gave_up(self, offer: _Offer, reason: str, shun_us: int | None = None) -> None:
         if self._offers.pop(offer.ref, None) is None:

@@ -17,7 +17,7 @@ from mfd.core.errands import Errand, Errands
 from mfd.core.handover import Handover
 from mfd.core.lease import Leases
 from mfd.core.notices import Notices
-from mfd.core.tasks import relayer, seed_of
+from mfd.core.tasks import relayer, round_told, seed_of, stop_told
 from mfd.core.walk import (
     Arrive,
     Known,
@@ -32,7 +32,7 @@ from mfd.core.walk import (
     decide,
 )
 from mfd.core.walkers import Walkers
-from mfd.packet.manifest import Manifest, sign_manifest
+from mfd.packet.manifest import Manifest, Progress, sign_manifest
 from mfd.packet.plan import encode_plan
 from mfd.packet.task import LearnResult, LearnTask, Range, Sibling
 
@@ -81,6 +81,11 @@ class Journey:
 
     def fenced(self, walker: Walker) -> None:
         """A newer epoch exists; a job under way ends by itself and is not committed."""
+
+    def silent(self, walker: Walker, holder: bytes, rest_us: int) -> None:
+        """Let the user know why nothing is heard."""
+        seconds = rest_us / 1e6
+        self._notices.tell(walker, "silent", {"holder": holder.hex(), "seconds": seconds})
 
     # the next step
 
@@ -170,12 +175,25 @@ class Journey:
         )
 
     def _not_trained(self, walker: Walker, version: Version, reason: str) -> None:
+        """Count the visit, tell home why, and go on: data that does not fit would fail again."""
         if walker.version is not version or walker.role is not Role.OWN:
             return
-        self._ctx.report("learning failed", walker=walker.id.hex(), reason=reason)
-        walker.shunned[self._ctx.me] = self._ctx.now_us + self._ctx.config.failed_holder_us
-        walker.activity = f"learning failed: {reason}"
-        self._again(walker, self._ctx.config.park_retry_us)
+        self._notices.tell(walker, "learning failed", {"reason": reason})
+        before = version.manifest
+        progress = after_stop(
+            walker.plan,
+            before.progress,
+            self._ctx.me,
+            steps=None,
+            holders=self._holders(walker.plan.names),
+            layers=len(before.layers),
+        )
+        self._commit_progress(walker, version, progress)
+
+    def _not_merged(self, walker: Walker, version: Version, reason: str) -> None:
+        if walker.version is version and walker.role is Role.OWN:
+            self._notices.tell(walker, "learning failed", {"reason": reason})
+            self._park(walker, "the round could not be merged")
 
     def _trained(
         self, walker: Walker, version: Version, ranges: tuple[Range, ...], result: LearnResult
@@ -198,13 +216,8 @@ class Journey:
             progress=progress,
             claims=dict(result.claims),
         )
-        fields: dict[str, str | int | float] = {
-            "lap": before.progress.lap + 1,
-            "laps": walker.plan.laps,
-            "layers": "+".join(f"{low}:{high}" for low, high in ranges),
-            "came_bytes": walker.arrived_bytes,
-            **{k: v for k, v in result.claims.items() if isinstance(v, int | float)},
-        }
+        place = (before.progress.lap + 1, walker.plan.laps)
+        fields = stop_told(place, ranges, walker.arrived_bytes, result.claims)
         digests = tuple(ref.digest for ref in result.layers)
         self._commit(walker, version, manifest, digests, partial(self._stopped, walker, fields))
 
@@ -226,10 +239,17 @@ class Journey:
         try:
             record, signature = sign_manifest(signed, self._ctx.signer)
         except ValueError as error:  # a manifest at its limits, or claims beyond them
-            self._not_trained(walker, version, str(error))
+            self._park(walker, f"the version cannot be signed: {error}")
             return
         walker.version = Version(record, signature, signed)
         self._walkers.save(walker, objects=digests, then=then)
+
+    def _commit_progress(self, walker: Walker, version: Version, progress: Progress) -> None:
+        """Commit a version in which nothing has learned."""
+        manifest = replace(
+            version.manifest, parents=(version.digest,), trained=(), progress=progress, claims={}
+        )
+        self._commit(walker, version, manifest, (), partial(self._again, walker, 0))
 
     def _skip(self, walker: Walker, version: Version) -> None:
         """Cut a lap short once its other holders have stayed away; routes may only be late."""
@@ -240,10 +260,7 @@ class Journey:
         self._skips.pop(walker.id)
         walker.busy = True
         progress = after_round(walker.plan, version.manifest.progress, clients=0, steps=0)
-        manifest = replace(
-            version.manifest, parents=(version.digest,), trained=(), progress=progress, claims={}
-        )
-        self._commit(walker, version, manifest, (), partial(self._again, walker, 0))
+        self._commit_progress(walker, version, progress)
 
     # errands
 
@@ -338,7 +355,7 @@ class Journey:
             self._ctx.learn,
             task,
             partial(self._merged, walker, version, good),
-            partial(self._not_trained, walker, version),
+            partial(self._not_merged, walker, version),
         )
         self._walkers.save(walker, objects=tuple(sorted(digests)), then=learn)
 
@@ -360,21 +377,8 @@ class Journey:
             progress=progress,
             claims={"samples": samples, "steps": steps},
         )
-        weight = sum(e.claims.get("samples", 0) for e in good) or 1
-        fields: dict[str, str | int | float] = {
-            "lap": before.progress.lap + 1,
-            "laps": walker.plan.laps,
-            "layers": f"0:{len(before.layers)}",
-            "came_bytes": sum(e.carried_bytes for e in good),
-            "samples": samples,
-            "steps": steps,
-            "clients": len(good),
-            "seconds": max(e.claims.get("seconds", 0) for e in good),
-            "peak_bytes": max(e.claims.get("peak_bytes", 0) for e in good),
-        }
-        for key in ("loss_before", "loss"):
-            total = sum(e.claims.get(key, 0) * e.claims.get("samples", 0) for e in good)
-            fields[key] = total / weight
+        told = [(e.claims, e.carried_bytes) for e in good]
+        fields = round_told(before.progress.lap + 1, walker.plan.laps, len(before.layers), told)
         digests = tuple(ref.digest for ref in result.layers)
         self._commit(walker, version, manifest, digests, partial(self._stopped, walker, fields))
 
@@ -389,10 +393,6 @@ class Journey:
     def _arrived(self, walker: Walker) -> None:
         self._leases.done(walker)
         assert walker.version is not None
-        self._ctx.report(
-            "arrived",
-            walker=walker.id.hex(),
-            seq=walker.version.manifest.seq,
-            came_bytes=walker.arrived_bytes,
-            stops=walker.version.manifest.progress.stops,
-        )
+        manifest, came = walker.version.manifest, walker.arrived_bytes
+        told = {"seq": manifest.seq, "came_bytes": came, "stops": manifest.progress.stops}
+        self._ctx.report("arrived", walker=walker.id.hex(), **told)

@@ -43,6 +43,9 @@ class Reissuer(Protocol):
     def fenced(self, walker: Walker) -> None:
         """A newer epoch exists; stop."""
 
+    def silent(self, walker: Walker, holder: bytes, rest_us: int) -> None:
+        """The owner has missed its turn; in `rest_us` it is taken for lost."""
+
 
 @dataclass(slots=True)
 class _Lease:
@@ -178,10 +181,16 @@ class Leases:
         self._stop(walker)
         newest = self._newest(walker)
         if newest is not None and (self._ctx.me in newest.shadows):
-            rank = newest.shadows.index(self._ctx.me) + 1
+            patience_us = newest.lease_us * (newest.shadows.index(self._ctx.me) + 1)
+            quiet_us = newest.lease_us * 2 // 3  # two PROGRESS have not come
             self._of(walker).timer = self._ctx.after(
-                rank * newest.lease_us, partial(self._expired, walker)
+                quiet_us, partial(self._silent, walker, newest, patience_us - quiet_us)
             )
+
+    def _silent(self, walker: Walker, newest: Certificate, rest_us: int) -> None:
+        """Say early that something may be wrong; act only when the patience is over."""
+        self.reissuer.silent(walker, newest.target, rest_us)
+        self._of(walker).timer = self._ctx.after(rest_us, partial(self._expired, walker))
 
     def on_progress(self, message: Message) -> None:
         """The owner lives; or an old owner does not know yet that it is one."""

@@ -19,7 +19,7 @@ __all__ = ["Notices"]
 FIELDS_MAX = 24
 KEY_CHARACTERS_MAX = 64
 TEXT_CHARACTERS_MAX = 256
-KINDS = ("chosen", "stop", "measured", "handed", "reissued", "parked")
+KINDS = ("chosen", "stop", "measured", "handed", "reissued", "parked", "silent", "learning failed")
 
 
 class Notices:

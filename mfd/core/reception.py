@@ -145,8 +145,13 @@ class Reception:
         )
 
     def _did_not_come(self, incoming: _Incoming, reason: str) -> None:
-        self._forget(incoming)
+        """Tell the offerer at once, so that it need not wait for a STORED that will not come."""
+        if not self._forget(incoming):
+            return
         self._ctx.report("intake failed", walker=incoming.walker.id.hex(), reason=reason)
+        shun_us = self._ctx.config.failed_holder_us
+        ref = incoming.ref
+        self._courier.send(incoming.offerer, Kind.REFUSE, ref, UNFIT, shun_us, reason[:200])
 
     def _came(self, incoming: _Incoming, digests: tuple[bytes, ...], came_bytes: int) -> None:
         if not self._forget(incoming):

@@ -6,7 +6,7 @@ Source: spec/custody.md, section "Errands".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import isfinite
@@ -18,7 +18,16 @@ from mfd.packet.limits import CLAIM_NAME_BYTES_MAX, CLAIMS_MAX, RANGES_MAX
 from mfd.packet.manifest import Manifest
 from mfd.packet.task import LearnResult, Range
 
-__all__ = ["Task", "read_claims", "read_task", "relayer", "seed_of", "why_no_child"]
+__all__ = [
+    "Task",
+    "read_claims",
+    "read_task",
+    "relayer",
+    "round_told",
+    "seed_of",
+    "stop_told",
+    "why_no_child",
+]
 
 Task = tuple[str, tuple[Range, ...], tuple[float, float]]  # kind, layers, part of the journey
 COUNTS = ("samples", "steps", "seconds", "peak_bytes")
@@ -34,6 +43,38 @@ def relayer(manifest: Manifest, result: LearnResult) -> Manifest:
 def seed_of(seed: int, seq: int, peer: bytes) -> int:
     """Seed of one stop: differs from stop to stop and peer to peer, the same in every run."""
     return (seed * 1_000_003 + seq * 8_191 + int.from_bytes(peer[:4], "little")) % (1 << 31)
+
+
+def stop_told(
+    place: tuple[int, int], ranges: Sequence[Range], came_bytes: int, claims: Mapping[str, float]
+) -> dict[str, str | int | float]:
+    """What is told of a stop in lap `place[0]` of `place[1]`."""
+    lap, laps = place
+    numbers = {k: v for k, v in claims.items() if isinstance(v, int | float)}
+    layers = "+".join(f"{low}:{high}" for low, high in ranges)
+    return {**numbers, "lap": lap, "laps": laps, "layers": layers, "came_bytes": came_bytes}
+
+
+def round_told(
+    lap: int, laps: int, layers: int, good: Sequence[tuple[Mapping[str, float], int]]
+) -> dict[str, str | int | float]:
+    """What is told of a federated round: claims and carried bytes of each holder, summed up."""
+    claims = [each for each, _ in good]
+    weight = sum(c.get("samples", 0) for c in claims) or 1
+    told: dict[str, str | int | float] = {
+        "lap": lap,
+        "laps": laps,
+        "layers": f"0:{layers}",
+        "came_bytes": sum(carried for _, carried in good),
+        "samples": sum(c.get("samples", 0) for c in claims),
+        "steps": sum(c.get("steps", 0) for c in claims),
+        "clients": len(claims),
+        "seconds": max(c.get("seconds", 0) for c in claims),
+        "peak_bytes": max(c.get("peak_bytes", 0) for c in claims),
+    }
+    for key in ("loss_before", "loss"):
+        told[key] = sum(c.get(key, 0) * c.get("samples", 0) for c in claims) / weight
+    return told
 
 
 def why_no_child(manifest: Manifest, parent: Version, sender: bytes) -> str | None:

@@ -178,15 +178,26 @@ def _journey(plan: Plan, progress: Progress, unvisited: int) -> tuple[float, flo
 
 
 def after_stop(
-    plan: Plan, progress: Progress, me: bytes, *, steps: int, holders: Sequence[Known], layers: int
+    plan: Plan,
+    progress: Progress,
+    me: bytes,
+    *,
+    steps: int | None,
+    holders: Sequence[Known],
+    layers: int,
 ) -> Progress:
-    """Return the progress to be signed after training here: the next lap where none is left."""
+    """Return the progress to be signed after training here: the next lap where none is left.
+
+    `steps` is None where the learner failed: the visit counts, a stop it was not.
+    """
     visited = (*progress.visited, me[:MARK_BYTES])
     left = [s for s in holders if s.holder[:MARK_BYTES] not in visited]
     # holders that were there before may only be out of reach for a moment: decide() waits for them
     missed = len(visited) < (progress.holders or plan.min_holders)
     full = len(visited) >= VISITED_MAX
-    done = replace(progress, stops=progress.stops + 1, step=progress.step + steps, visited=visited)
+    done = replace(progress, visited=visited)
+    if steps is not None:
+        done = replace(done, stops=progress.stops + 1, step=progress.step + steps)
     goes_on = (left or missed) and not full
     return _at_cursor(plan, done if goes_on else _next_lap(done), layers)
 

@@ -20,7 +20,7 @@ from struct import Struct
 from typing import IO
 
 from mfd.core.custody import Version, Walker, open_identity
-from mfd.core.effects import Keep
+from mfd.core.effects import Discard, Keep
 from mfd.core.events import Injected, KeepFailed
 from mfd.net.keys import verify
 from mfd.net.store import DiskStore, StoreError
@@ -156,6 +156,10 @@ def _unpack(file: IO[bytes], genesis: bytes, plan: bytes, store: DiskStore) -> I
             keep = Keep(0, digest, item.raw_bytes, number, item.chunks, encoding, body)
             answer = store.perform(keep)
             if isinstance(answer, KeepFailed):
+                for begun in packet.objects:
+                    store.perform(Discard(begun))
+                if answer.reason:
+                    raise InjectionError(f"the walker cannot be taken: {answer.reason}")
                 raise PacketError(answer.fault, f"object {digest.hex()[:16]}")
     event = Injected(genesis, plan, packet.manifest_bytes, packet.signature)
     return Injection(identity.walker.hex(), event, fresh)

@@ -140,7 +140,7 @@ class DiskStore:
             if work.digest in self.objects:
                 return Kept(work.op)
             if self.broken:
-                return KeepFailed(work.op, Fault.LIMIT)
+                return KeepFailed(work.op, Fault.LIMIT, f"the store takes no more: {self.broken}")
             growing = self._grow(work)
             at = work.chunk * CHUNK_BYTES
             size = min(CHUNK_BYTES, work.raw_bytes - at)
@@ -154,9 +154,11 @@ class DiskStore:
                 growing.missing.discard(work.chunk)
         except PacketError as exc:
             return KeepFailed(work.op, exc.fault)
+        except StoreError as exc:
+            return KeepFailed(work.op, Fault.LIMIT, str(exc))
         except OSError as exc:
             self._break(exc)
-            return KeepFailed(work.op, Fault.LIMIT)
+            return KeepFailed(work.op, Fault.LIMIT, f"the disk refused: {exc.strerror}")
         return Kept(work.op)
 
     def _grow(self, work: Keep) -> _Growing:
@@ -175,7 +177,7 @@ class DiskStore:
             missing = {i for i in missing if i >= len(found) or found[i] != work.chunks[i]}
         awaited = sum(len(other.missing) for other in self._growing.values())
         if self._free_bytes() - (awaited + len(missing)) * CHUNK_BYTES < self._floor_bytes:
-            raise PacketError(Fault.LIMIT, "the disk is nearly full")
+            raise StoreError("the disk of this peer is nearly full")
         with path.open("ab") as file:
             file.truncate(work.raw_bytes)
         growing = _Growing(path, work.raw_bytes, work.chunks, missing)

@@ -27,6 +27,8 @@ __all__ = ["Trainer", "TrainerError", "TrainerPipe"]
 MESSAGE_BYTES_MAX = 64 << 20
 CANCEL_SECONDS = 5.0  # a task that does not stop by then is killed with its process
 STOP_SECONDS = 0.3
+# Threads that wait by spinning slow down every other trainer on the machine many times over.
+PATIENCE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 COMMAND = (sys.executable, "-m", "mfd.learn.trainer")
 
 
@@ -154,6 +156,7 @@ class TrainerPipe:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,  # ^C in the terminal is the parent's business
+                env={**PATIENCE, **os.environ},
             )
         except OSError as exc:
             raise TrainerError(f"the trainer did not start: {exc}") from exc

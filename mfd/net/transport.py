@@ -208,6 +208,8 @@ class Transport:
                     connection.send([handshake.refusal(refused.code)])
         except TimeoutError:
             reason = f"no answer within {HANDSHAKE_SECONDS:.0f} seconds"
+        except (ConnectionRefusedError, aiohttp.ClientConnectorError):
+            reason = "nobody listens there"
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             reason = str(exc)
         for connection in opened:

@@ -56,32 +56,38 @@ class Plan:
     extra: Mapping[int, Any] = field(default_factory=dict)  # unknown odd fields, copied through
 
 
+FIELD_NAMES = {
+    0: "recipe",
+    2: "names",
+    4: "home",
+    6: "mode",
+    8: "task",
+    10: "verify",
+    12: "laps",
+    14: "order",
+    16: "layers_per_stop",
+    18: "head",
+    20: "full_laps",
+    22: "min_holders",
+    24: "seed",
+    26: "learn",
+}
+
+
 def encode_plan(plan: Plan) -> bytes:
     """Return the canonical bytes, of which `seal(PLAN_DOMAIN, ...)` makes a signed record.
 
     Raises: ValueError or TypeError where the plan breaks a rule of the format.
     """
-    known: dict[int, object] = {
-        0: plan.recipe,
-        2: list(plan.names),
-        4: plan.home,
-        6: plan.mode,
-        8: plan.task,
-        10: list(plan.verify),
-        12: plan.laps,
-        14: plan.order,
-        16: plan.layers_per_stop,
-        18: plan.head,
-        20: plan.full_laps,
-        22: plan.min_holders,
-        24: plan.seed,
-        26: plan.learn,
-    }
+    known: dict[int, object] = {key: getattr(plan, name) for key, name in FIELD_NAMES.items()}
+    known |= {key: list(value) for key, value in known.items() if isinstance(value, tuple)}
     body = pack_header(known, plan.extra)
     try:
         decode_plan(body)
     except PacketError as exc:
-        raise ValueError(f"this plan cannot travel: {exc}") from exc
+        number = exc.where.rpartition(" ")[2]
+        place = f"{FIELD_NAMES[int(number)]!r}" if number in map(str, FIELD_NAMES) else exc.where
+        raise ValueError(f"this plan cannot travel: {place}: {exc.fault.value}") from exc
     return body
 
 

@@ -88,3 +88,13 @@ def test_stopping_a_fleet_leaves_no_process(line: Topology, tmp_path: Path) -> N
     with Fleet(line, tmp_path, {}) as fleet:
         processes = [member.process for member in fleet.members.values()]
     assert [process.returncode for process in processes] == [0, 0, 0, 0]
+
+
+def test_a_peer_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    """Its standard input ends when the starter dies, even by SIGKILL."""
+    lonely = with_free_ports(Topology({"solo": Node()}, ()))
+    with Fleet(lonely, tmp_path, {}) as fleet:
+        process = fleet.members["solo"].process
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(10) == 0

@@ -66,25 +66,60 @@ def test_a_restarted_owner_does_not_cut_the_lap_short() -> None:
 
 
 class Failing(StandIn):
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
     def perform(self, task, read, write):
-        if len(self.tasks) < 2:
+        if len(self.tasks) < self.times:
             self.tasks.append(task)
             raise ValueError("out of memory")
         return super().perform(task, read, write)
 
 
-def test_a_failing_learner_costs_time_alone() -> None:
+def test_a_failing_learner_costs_one_visit() -> None:
     """Rules: W-13"""
     world = world_of(EDGES, "abc")
-    world.hosts["b"].learner = Failing()
-    birth = walker_for(world, "a", layers=3, floats=50, min_holders=3, laps=1)
+    world.hosts["b"].learner = Failing(1)
+    birth = walker_for(world, "a", layers=3, floats=50, min_holders=3, laps=2)
     inject(world, "a", birth)
     home = world.hosts["a"]
     assert world.run(until=arrived(home), seconds=600)
-    assert reports(world.hosts["b"], "learning failed")[0]["reason"] == "out of memory"
-    assert {s["peer"] for s in reports(home, "stop")} >= {
-        world.hosts[n].key.public_key.hex() for n in "ac"
-    }
+    told = reports(home, "learning failed")
+    assert [(t["peer"], t["reason"]) for t in told] == [
+        (world.hosts["b"].key.public_key.hex(), "out of memory")
+    ]
+    assert len(reports(home, "stop")) == 5  # three holders, two laps, one visit lost
+    assert len(world.hosts["b"].learner.tasks) == 2
+
+
+def test_a_model_that_nobody_can_train_comes_home_soon() -> None:
+    """Rules: W-13"""
+    world = world_of(EDGES, "abc")
+    for host in world.hosts.values():
+        host.learner = Failing(10**6)
+    birth = walker_for(world, "a", layers=3, floats=50, min_holders=3, laps=2)
+    inject(world, "a", birth)
+    home = world.hosts["a"]
+    assert world.run(until=arrived(home), seconds=600)
+    progress = home.peer.version(birth.walker).manifest.progress
+    assert (progress.lap, progress.stops) == (2, 0)
+    assert len(reports(home, "learning failed")) == 6
+    assert sum(len(h.learner.tasks) for h in world.hosts.values()) == 6
+
+
+def test_home_hears_that_the_owner_is_silent_before_it_is_given_up() -> None:
+    """Rules: C-22, W-12"""
+    world, _ = started(laps=1)
+    home = world.hosts["a"]
+    assert world.run(until=lambda: bool(reports(home, "handed")), seconds=60)
+    target = reports(home, "handed")[0]["target"]
+    lost = next(h for h in world.hosts.values() if h.key.public_key.hex() == target)
+    world.kill(lost)
+    assert world.run(until=lambda: bool(reports(home, "silent")), seconds=100)
+    assert not reports(home, "reissued")
+    assert reports(home, "silent")[0]["holder"] == lost.key.public_key.hex()
+    assert world.run(until=lambda: bool(reports(home, "reissued")), seconds=100)
 
 
 def test_news_reaches_home() -> None:

@@ -166,7 +166,8 @@ def test_wrong_chunks_are_refused(store: DiskStore, changes: Any, fault: Fault) 
 
 def test_a_full_disk_is_told_before_it_is_full(tmp_path: Path) -> None:
     store = DiskStore(tmp_path, floor_bytes=1 << 60)
-    assert store.perform(keeps(BIG)[0]) == KeepFailed(1, Fault.LIMIT)
+    failed = store.perform(keeps(BIG)[0])
+    assert failed == KeepFailed(1, Fault.LIMIT, "the disk of this peer is nearly full")
     assert not list(store.incoming.iterdir())
     assert store.broken == ""
     store.close()
@@ -319,14 +320,17 @@ def test_after_an_error_of_the_disk_nothing_more_is_taken_but_reading_goes_on(
         }[place]
         patch.setattr(target, name, fail)
         if place == "pwrite":
-            assert store.perform(keeps(new)[0]) == KeepFailed(1, Fault.LIMIT)
+            refused = store.perform(keeps(new)[0])
+            assert refused == KeepFailed(1, Fault.LIMIT, "the disk refused: Input/output error")
         effect = Store(2, objects=(new.digest,), put=(("new", b"1"),), drop=(old.digest,))
         failed = store.perform(effect)
         assert isinstance(failed, StoreFailed)
         assert "Input/output error" in failed.reason
     # The disk works again, but what it said before cannot be trusted.
     assert isinstance(store.perform(Store(3, put=(("later", b""),))), StoreFailed)
-    assert store.perform(keeps(later)[0]) == KeepFailed(1, Fault.LIMIT)
+    refused = store.perform(keeps(later)[0])
+    assert isinstance(refused, KeepFailed)
+    assert "Input/output error" in refused.reason
     assert content(store, old) == old.tobytes()
     assert store.ledger.rows() == {"old": b"1"}
     reopen(store)

@@ -154,7 +154,7 @@ async def test_dials_that_lead_nowhere_say_so(tmp_path: Path) -> None:
         server.close()
         await server.wait_closed()
         core_of(one).events.clear()
-        assert "Cannot connect" in await refusal(one, f"127.0.0.1:{port}")
+        assert "nobody listens" in await refusal(one, f"127.0.0.1:{port}")
         core_of(one).events.clear()
         assert "write host:port" in await refusal(one, "nonsense")
 
