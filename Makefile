@@ -6,7 +6,7 @@ READY := .venv/.ready
 .PHONY: demo test check fmt clean
 .DEFAULT_GOAL := demo
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt mfd/packet/_planes.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "MFD needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv .venv

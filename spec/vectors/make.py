@@ -94,14 +94,18 @@ def zstd_frame(value: int, count: int, *, declared: int | None = None) -> bytes:
     return b"\x28\xb5\x2f\xfd" + b"\xe0" + size + block
 
 
-def planes(width: int, bodies: list[tuple[bool, bytes]], tail: bytes = b"") -> bytes:
-    """Return a PLANES body; True marks a zstd frame."""
+def planes(
+    width: int, bodies: list[tuple[bool, bytes]], tail: bytes = b"", *, code: int = 0
+) -> bytes:
+    """Return a PLANES body, or a DELTA body where there is a code; True marks a zstd frame."""
     heads = b"".join((len(b) | coded << 31).to_bytes(4, "little") for coded, b in bodies)
-    return bytes([width, 0, 0, 0]) + heads + b"".join(b for _, b in bodies) + tail
+    return bytes([width, code, 0, 0]) + heads + b"".join(b for _, b in bodies) + tail
 
 
 # 128 floats of 1.0 = 0x3f800000; rotated left by one bit: 0x7f000000
 ONES = planes(4, [(True, zstd_frame(value, 128)) for value in (0, 0, 0, 0x7F)])
+# Every float is the next one above its base: a difference of 1, which zig-zag writes as 2.
+NEXT = planes(4, [(True, zstd_frame(value, 128)) for value in (2, 0, 0, 0)], code=2)
 
 
 def layer_bytes(rows: Any, regions: bytes = b"") -> bytes:
@@ -130,6 +134,13 @@ def with_entry(change: dict[int, Any]) -> bytes:
     head = packet[:6] + len(envelope).to_bytes(2, "little") + packet[8:16] + envelope
     head += packet[16 + size : head_end]
     return bytes(head) + bytes(-len(head) % 64) + bytes(packet[head_end + -head_end % 64 :])
+
+
+def with_more_room() -> bytes:
+    """Return a packet whose first object has 64 zeros behind its last chunk."""
+    packet = with_entry({3: LAYER.raw_bytes + 128})
+    end = packet.index(LAYER.tobytes()) + LAYER.raw_bytes
+    return packet[:end] + bytes(64) + packet[end:]
 
 
 def header(body: bytes, change: dict[int, Any], drop: int | None = None) -> bytes:
@@ -171,8 +182,34 @@ def valid() -> Iterator[tuple[str, str, str, bytes, dict[str, Any], Any]]:
     raw = b"".join(((0x500 | i) >> 1 | (i & 1) << 15).to_bytes(2, "little") for i in range(100))
     args = {"encoding": 1, "raw_bytes": 201}
     yield "planes_tail", "a raw plane and a tail", "chunk", mixed, args, (raw + b"\x09").hex()
+    yield from valid_deltas()
     value = {"version": version_of(body).hex(), "layer": layer, "destination": "digits/train"}
     yield "packet", "signed, raw, with layer and plan", "packet", bytes(packet_bytes()), {}, value
+
+
+def valid_deltas() -> Iterator[tuple[str, str, str, bytes, dict[str, Any], Any]]:
+    """Yield the DELTA chunks: floats that cross zero and are not numbers, wrapping integers."""
+    pairs = [
+        ("0000803f", "0100803f"),  # 1.0 and the next float
+        ("00000080", "00000000"),  # -0.0 and 0.0
+        ("01000080", "00000080"),  # the largest float below -0.0, and -0.0
+        ("ffff7f7f", "0000807f"),  # the largest finite float and infinity
+        ("000080ff", "ffff7fff"),  # minus infinity and the smallest finite float
+        ("4523c17f", "4623c17f"),  # NaNs with payloads
+    ]
+    old, new = ("".join(column) * 22 for column in zip(*pairs, strict=True))
+    args = {"encoding": 2, "raw_bytes": 512, "base": old[:1024]}
+    about = "128 floats, each the next one above its base"
+    yield "delta", about, "chunk", NEXT, args, new[:1024]
+    # Plus 1, minus 1, 0, minus 2, minus 128: from 0xffff for 100 elements, then from 0.
+    written = bytes([2, 1, 0, 3, 255]) * 40
+    body = planes(2, [(False, written), (True, zstd_frame(0, 200))], b"\x09", code=1)
+    steps = [1, -1, 0, -2, -128] * 40
+    sums = [step + (0xFFFF if i < 100 else 0) for i, step in enumerate(steps)]
+    raw = b"".join((value % 0x10000).to_bytes(2, "little") for value in sums)
+    args = {"encoding": 2, "raw_bytes": 401, "base": "ff" * 200}
+    about = "16-bit integers that wrap, a base of half the size, a tail"
+    yield "delta_integers", about, "chunk", body, args, (raw + b"\x09").hex()
 
 
 def invalid() -> Iterator[tuple[str, str, str, bytes, dict[str, Any], str]]:
@@ -216,6 +253,7 @@ def invalid_headers() -> Iterator[tuple[str, str, str, bytes, dict[str, Any], st
     ref = [0, "block", LAYER.digest, LAYER.raw_bytes]
     twins = [ref, [1, *ref[1:]]]
     progress = [0, 0, 0, 0, 0, bytes(7), b""]
+    many = [bytes([i]) * 32 for i in range(65)]
     nested: Any = 1
     for _ in range(8):
         nested = [nested]
@@ -232,7 +270,7 @@ def invalid_headers() -> Iterator[tuple[str, str, str, bytes, dict[str, Any], st
         ("critical", "unknown key 100", "manifest", header(good, {100: 0}), "CRITICAL"),
         ("nesting", "nine deep", "manifest", header(good, {101: nested}), "LIMIT"),
         ("parents", "one parent twice", "manifest", header(good, {6: [bytes(32)] * 2}), "ORDER"),
-        ("many", "65 parents", "manifest", header(good, {6: [bytes(32)] * 65}), "LIMIT"),
+        ("many", "65 parents", "manifest", header(good, {6: many}), "LIMIT"),
         ("index", "layer 0 has index 1", "manifest", header(good, {8: twins[1:]}), "ORDER"),
         ("names", "two layers of one name", "manifest", header(good, {8: twins}), "ORDER"),
         ("range", "layers 0 to 1 of 1", "manifest", header(good, {14: [[0, 2]]}), "FIELD"),
@@ -271,7 +309,7 @@ def invalid_chunks() -> Iterator[tuple[str, str, str, bytes, dict[str, Any], str
     frame = zstd_frame(0, 128)
     three = [(True, frame)] * 3
     checks: list[tuple[str, str, int, bytes, int, str]] = [
-        ("number", "encoding 2", 2, bytes(9), 10, "ENCODING"),
+        ("number", "encoding 7", 7, bytes(9), 10, "ENCODING"),
         ("raw", "nine bytes for ten", 0, bytes(9), 10, "ENCODING"),
         ("size", "2 MiB", 0, bytes(9), 2 << 20, "LIMIT"),
         ("nothing", "0 bytes", 0, b"", 0, "LIMIT"),
@@ -310,6 +348,13 @@ def invalid_chunks() -> Iterator[tuple[str, str, str, bytes, dict[str, Any], str
     for name, about, encoding, body, raw_bytes, fault in checks:
         args = {"encoding": encoding, "raw_bytes": raw_bytes}
         yield f"chunk_{name}", about, "chunk", body, args, fault
+    args = {"encoding": 2, "raw_bytes": 512}
+    yield "chunk_no_base", "a delta without its base", "chunk", NEXT, args, "BASE"
+    args = {**args, "base": "00" * 512}
+    yield "chunk_no_code", "a delta of code 0", "chunk", ONES, args, "ENCODING"
+    yield "chunk_code", "a delta of code 3", "chunk", patched(NEXT, 1, b"\x03"), args, "ENCODING"
+    cut = "a delta without its last byte"
+    yield "chunk_delta_short", cut, "chunk", NEXT[:-1], args, "ENCODING"
 
 
 def invalid_packets() -> Iterator[tuple[str, str, str, bytes, dict[str, Any], str]]:
@@ -335,14 +380,20 @@ def invalid_packets() -> Iterator[tuple[str, str, str, bytes, dict[str, Any], st
         ("unsigned", "no signature, a verifier", b"".join(encode(unsigned)), "SIGNATURE"),
         ("content", "one byte of a tensor", patched(good, body_at + 200, b"\x99"), "DIGEST"),
         ("table", "one byte of a chunk digest", patched(good, table_at, b"\x99"), "DIGEST"),
-        ("chunk", "a RAW body of another size", patched(good, table_at + 36, b"\x01"), "ENCODING"),
+        (
+            "chunk",
+            "a RAW body of another size",
+            patched(good, table_at + 36, b"\xff\0"),
+            "ENCODING",
+        ),
         ("table_zero", "the zero bytes are not", patched(good, table_at + 33, b"\x01"), "PADDING"),
         ("base", "a base", with_entry({2: bytes(32)}), "BASE"),
         ("encoding", "encoding 77", with_entry({1: 77}), "ENCODING"),
+        ("delta", "a delta from nothing", with_entry({1: 2}), "ENCODING"),
         ("stranger", "an object without a name", with_entry({0: bytes(32)}), "FIELD"),
         ("other_size", "other raw bytes", with_entry({5: LAYER.raw_bytes + 1}), "FIELD"),
         ("chunks", "two chunks for one", with_entry({4: 2}), "FIELD"),
-        ("region", "64 encoded bytes more", with_entry({3: LAYER.raw_bytes + 128}), "TRAILING"),
+        ("region", "64 encoded bytes more", with_more_room(), "TRAILING"),
         ("twice", "an object twice", with_entry({0: object_digest(PLAN_RECORD)}), "ORDER"),
     ]
     for name, about, body, fault in cases:

@@ -44,7 +44,7 @@ def layer(raw: bytes) -> dict[str, list[Any]]:
     return tensors
 
 
-def chunk(encoding: int, body: bytes, raw_bytes: int) -> bytes:
+def chunk(encoding: int, body: bytes, raw_bytes: int, base: bytes = b"") -> bytes:
     if encoding == 0:
         return body
     width = body[0]
@@ -60,10 +60,21 @@ def chunk(encoding: int, body: bytes, raw_bytes: int) -> bytes:
     raw = bytearray()
     for i in range(count):
         item = sum(plane[i] << 8 * k for k, plane in enumerate(planes))
-        if width > 1:
+        if encoding == 2:
+            there = le((base + bytes(raw_bytes))[i * width : (i + 1) * width])
+            item = undo(item, there, bits, floats=body[1] == 2)
+        elif width > 1:
             item = item >> 1 | (item & 1) << bits - 1
         raw += item.to_bytes(width, "little")
     return bytes(raw) + body[at:]
+
+
+def undo(difference: int, base: int, bits: int, *, floats: bool) -> int:
+    def turned(item: int) -> int:
+        return item ^ ((1 << bits - 1) - 1) if floats and item >> bits - 1 else item
+
+    step = -(difference + 1 >> 1) if difference % 2 else difference >> 1
+    return turned((turned(base) + step) % (1 << bits))
 
 
 def packet(data: bytes) -> tuple[dict[int, Any], dict[int, Any], bytes, dict[bytes, bytes]]:

@@ -1,0 +1,6 @@
+from typing_extensions import Buffer
+
+def split(raw: Buffer, base: Buffer | None, width: int, code: int, out: Buffer, /) -> None: ...
+def merge(
+    planes: tuple[Buffer, ...], base: Buffer | None, width: int, code: int, out: Buffer, /
+) -> None: ...
