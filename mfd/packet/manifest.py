@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from fractions import Fraction
 from itertools import pairwise
 from math import gcd, isfinite
 from typing import Any
@@ -73,6 +74,18 @@ class Scale:
     width_den: int = 1
     depth: int = 0  # number of blocks kept, from the first; 0: all
     bits: int = 0  # of a weight; 0: as the full model has them
+
+    @classmethod
+    def of(cls, width: float | Fraction = 1, *, depth: int = 0, bits: int = 0) -> Scale:
+        """Make a scale from a width such as 0.5. Raises: ValueError for what cannot travel."""
+        share = Fraction(width).limit_denominator(U16_MAX) if isfinite(width) else Fraction(0)
+        scale = _read_scale([share.numerator, share.denominator, depth, bits])
+        if scale is None:
+            raise ValueError(
+                f"width {width}, depth {depth}, bits {bits} is no scale: width is above 0 and at "
+                f"most 1, depth a whole number up to {U16_MAX}, bits one up to 64"
+            )
+        return scale
 
 
 @dataclass(frozen=True, slots=True)
