@@ -197,6 +197,59 @@ def packet_verify(file: File) -> None:
     packets.verify_file(file)
 
 
+@packet_app.command("convert")
+def packet_convert(
+    source: Annotated[Path, typer.Argument(help="File to read: .mfd or .safetensors.")],
+    out: Annotated[Path, typer.Argument(help="File to write: .mfd or .safetensors.")],
+    encoding: Annotated[str | None, typer.Option(help="raw or planes (default).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a packet as safetensors, safetensors as a packet, or a packet encoded anew."""
+    from mfd.cli import packets
+
+    packets.convert(source, out, encoding=encoding, as_json=as_json)
+
+
+@packet_app.command("diff")
+def packet_diff(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Packet file (.mfd).")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Packet file (.mfd).")],
+    as_json: Json = False,
+) -> None:
+    """Show in which layers and tensors two packets differ, and what would travel."""
+    from mfd.cli import differences
+
+    differences.diff(first, second, as_json=as_json)
+
+
+@packet_app.command("split")
+def packet_split(
+    file: File,
+    by: Annotated[str | None, typer.Option(help="layer: one packet an object.")] = None,
+    chunk_bytes: Annotated[
+        int | None, typer.Option(min=1, help="Slices of so many bytes instead.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; default: beside the file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a packet as several files; `mfd packet join` makes the same file of them again."""
+    from mfd.cli import parts
+
+    parts.split(file, by=by, slice_bytes=chunk_bytes, out=out, as_json=as_json)
+
+
+@packet_app.command("join")
+def packet_join(
+    files: Annotated[list[Path], typer.Argument(help="All parts, in any order.")],
+    out: Annotated[Path, typer.Option(help="File to write (.mfd).")],
+    as_json: Json = False,
+) -> None:
+    """Make one packet of the files that `mfd packet split` wrote."""
+    from mfd.cli import parts
+
+    parts.join(files, out, as_json=as_json)
+
+
 @topology_app.command("show")
 def topology_show(file: Graph, as_json: Json = False) -> None:
     """Show nodes and links."""

@@ -1,4 +1,4 @@
-"""`mfd packet`: what lies in a `.mfd` file."""
+"""`mfd packet`: what lies in a `.mfd` file, and the same in other forms."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
-from mfd.cli.errors import CommandError
+import mfd
+from mfd.cli.errors import CommandError, Misuse, nearest
+from mfd.cli.sending import save, write_whole
 from mfd.cli.view import data_size, print_json, print_table
 from mfd.net.keys import verify
 from mfd.packet.chunks import Encoding
 from mfd.packet.errors import PacketError
-from mfd.packet.packet import Packet, decode
+from mfd.packet.packet import Packet, decode, encode
 
-__all__ = ["inspect", "verify_file"]
+__all__ = ["ENCODINGS", "check", "convert", "inspect", "open_packet", "verify_file"]
+
+ENCODINGS = {"raw": Encoding.RAW, "planes": Encoding.PLANES}
 
 
-def _open(path: Path) -> Packet:
+def open_packet(path: Path) -> Packet:
+    """Map a packet file; nothing is checked but the form. Raises: CommandError."""
     try:
         with path.open("rb") as file:
             return decode(mmap(file.fileno(), 0, access=ACCESS_READ))
@@ -30,7 +35,7 @@ def _open(path: Path) -> Packet:
 
 def inspect(path: Path, *, as_json: bool) -> None:
     """Print manifest and index; nothing is checked but the form."""
-    packet = _open(path)
+    packet = open_packet(path)
     manifest, index = packet.manifest, {entry.digest: entry for entry in packet.envelope.index}
     layers: list[dict[str, Any]] = []
     for ref in manifest.layers:
@@ -85,11 +90,75 @@ def verify_file(path: Path) -> None:
     """Check signature and content. Raises: CommandError."""
     from mfd.packet.manifest import verify_manifest
 
-    packet = _open(path)
+    packet = open_packet(path)
+    if not packet.signature:
+        raise CommandError(f"{path} is not signed, so nobody can say who made it")
     try:
         verify_manifest(packet.manifest_bytes, packet.signature, verify)
+    except PacketError as exc:
+        raise CommandError(f"{path} is not sound: {exc}") from exc
+    check(path, packet)
+    trainer = packet.manifest.trainer.hex()
+    print(f"{path}: sound; {len(packet.objects)} objects, version signed by {trainer}")
+
+
+def check(path: Path, packet: Packet) -> None:
+    """Compare the content of all objects with their digests. Raises: CommandError."""
+    try:
         packet.check()
     except PacketError as exc:
         raise CommandError(f"{path} is not sound: {exc}") from exc
-    trainer = packet.manifest.trainer.hex()
-    print(f"{path}: sound; {len(packet.objects)} objects, version signed by {trainer}")
+
+
+def convert(source: Path, out: Path, *, encoding: str | None, as_json: bool) -> None:
+    """Write a packet or safetensors file in the form that the ending of `out` names.
+
+    A packet that is encoded anew keeps manifest, signature and envelope. One made of safetensors
+    has one layer, "model", and is not signed. Raises: CommandError.
+    """
+    if encoding is not None and encoding not in ENCODINGS:
+        raise Misuse(f"encoding {encoding!r} is not known: {nearest(encoding, ENCODINGS)}")
+    if encoding is not None and out.suffix != ".mfd":
+        raise Misuse("--encoding is for .mfd files: safetensors has none")
+    chosen = encoding or "planes"
+    match source.suffix, out.suffix:
+        case ".mfd", ".mfd":
+            packet = open_packet(source)
+            check(source, packet)
+            write_whole(out, encode(packet, ENCODINGS[chosen]))
+        case ".mfd", ".safetensors":
+            packet = open_packet(source)
+            check(source, packet)
+            save(packet, b"", out)
+        case ".safetensors", ".mfd":
+            software = f"mfd {mfd.__version__}"
+            packet = _of_safetensors(source, software)
+            write_whole(out, encode(packet, ENCODINGS[chosen]))
+        case _:
+            raise Misuse("convert reads and writes .mfd and .safetensors, one of them .mfd")
+    facts: dict[str, Any] = {
+        "source": str(source),
+        "out": str(out),
+        "layers": len(packet.manifest.layers),
+        "encoding": chosen if out.suffix == ".mfd" else None,
+        "bytes_before": source.stat().st_size,
+        "bytes_after": out.stat().st_size,
+    }
+    if as_json:
+        print_json(facts)
+        return
+    sizes = [data_size(facts[key]) for key in ("bytes_before", "bytes_after")]
+    print(f"{out}: {facts['layers']} layers, {sizes[1]}; {source} has {sizes[0]}")
+
+
+def _of_safetensors(path: Path, software: str) -> Packet:
+    from mfd.packet.safetensors import map_safetensors
+
+    try:
+        return Packet.from_tensors({"model": map_safetensors(path).tensors}, software=software)
+    except OSError as exc:
+        raise CommandError(f"{path} cannot be read: {exc.strerror}") from exc
+    except PacketError as exc:
+        raise CommandError(f"{path} is not a sound safetensors file: {exc}") from exc
+    except ValueError as exc:
+        raise CommandError(f"{path} cannot travel: {exc}") from exc

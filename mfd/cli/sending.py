@@ -6,9 +6,8 @@ mfd.packet and never executed.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,20 +22,15 @@ from mfd.packet.manifest import decode_manifest
 from mfd.packet.objects import Buffer, LayerObject
 from mfd.packet.packet import Packet, decode, encode
 from mfd.packet.plan import Plan
-from mfd.packet.tensors import DTYPES, Tensor
+from mfd.packet.safetensors import map_safetensors, write_safetensors
+from mfd.packet.states import State, to_state_dict
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["build", "make_walker", "open_model", "save", "user_key"]
+__all__ = ["build", "make_walker", "open_model", "save", "user_key", "write_whole"]
 
-HEADER_ALIGN = 8  # safetensors: the header is padded with blanks
 NONCE_BYTES = 16
-RENAMED = {
-    "f8_e4m3fn": "F8_E4M3",
-    "f8_e5m2": "F8_E5M2",
-}  # else safetensors uses our names in capitals
-FOREIGN = ("c32", "c128", "f4_e2m1fn_x2")  # safetensors has nothing for these
 
 
 def user_key(path: Path | None) -> KeyPair:
@@ -67,12 +61,10 @@ def build(recipe: Mapping[str, Any], *, seed: int = 0, init: Path | None = None)
 
 
 def _load_into(module: nn.Module, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        module.load_state_dict(load_file(str(path)))
-    except (OSError, SafetensorError) as exc:
+        found = map_safetensors(path)
+        module.load_state_dict(to_state_dict(State(found.tensors, found.aliases)))
+    except (OSError, PacketError) as exc:
         raise Misuse(f"model {path} cannot be read: {exc}") from exc
     except RuntimeError as exc:
         reason = " ".join(str(exc).split())[:300]
@@ -116,41 +108,43 @@ def save(packet: Packet, body: Buffer, path: Path) -> None:
     """Write a model as `.safetensors`, or the packet itself as `.mfd`. Raises: CommandError."""
     try:
         parts: Iterable[Buffer] = [body] if path.suffix == ".mfd" else _safetensors(packet)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    except PacketError as exc:
+        raise CommandError(f"the model cannot be read: {exc}") from exc
+    write_whole(path, parts)
+
+
+def write_whole(
+    path: Path, parts: Iterable[Buffer], check: Callable[[Path], object] | None = None
+) -> None:
+    """Write a file that appears when it is whole, and has passed `check`. Raises: CommandError."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
         try:
             with draft.open("xb") as file:
                 file.writelines(parts)
+            if check is not None:
+                check(draft)
             draft.rename(path)
         finally:
             draft.unlink(missing_ok=True)
     except OSError as exc:
         raise CommandError(f"{path} cannot be written: {exc.strerror}") from exc
-    except PacketError as exc:
-        raise CommandError(f"the model cannot be read: {exc}") from exc
 
 
 def _safetensors(packet: Packet) -> list[Buffer]:
-    """The parts of a safetensors file: u64 header bytes | JSON header | tensors, as they lie."""
-    tensors: dict[str, Tensor] = {}
+    """All tensors under their names; where layers share a name, all as "layer.name"."""
     for ref in packet.manifest.layers:
         if ref.digest not in packet.objects:
             raise CommandError(f"layer {ref.name!r} is not in the packet: get the whole model")
-        tensors.update(packet.layer(ref.index))
-    for name, tensor in tensors.items():
-        if tensor.dtype in FOREIGN:
-            raise CommandError(f"safetensors has no {tensor.dtype} ({name}): save as .mfd instead")
-    # The widest first, so that every tensor stays aligned.
-    widths = {name: DTYPES[tensor.dtype][0] for name, tensor in tensors.items()}
-    tensors = {name: tensors[name] for name in sorted(tensors, key=lambda n: (-widths[n], n))}
-    header: dict[str, Any] = {
-        "__metadata__": {"format": "pt", "mfd.walker": packet.manifest.walker.hex()}
-    }
-    offset = 0
-    for name, tensor in tensors.items():
-        end = offset + tensor.data.nbytes
-        dtype = RENAMED.get(tensor.dtype, tensor.dtype.upper())
-        header[name] = {"dtype": dtype, "shape": tensor.shape, "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % HEADER_ALIGN)
-    return [len(text).to_bytes(8, "little"), text, *(tensor.data for tensor in tensors.values())]
+    layers = packet.tensors()
+    count = sum(map(len, layers.values()))
+    tensors = {name: t for layer in layers.values() for name, t in layer.items()}
+    if len(tensors) < count:
+        tensors = {f"{layer}.{k}": t for layer, named in layers.items() for k, t in named.items()}
+    if len(tensors) < count:
+        raise CommandError("safetensors has no layers, and some tensors here share a name")
+    notes = {"format": "pt", "mfd.walker": packet.manifest.walker.hex()}
+    try:
+        return write_safetensors(tensors, notes)
+    except ValueError as exc:
+        raise CommandError(str(exc)) from exc

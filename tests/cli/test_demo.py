@@ -89,6 +89,7 @@ def test_wrong_usage_is_one_sentence(flags: list[str], sentence: str, tmp_path: 
 
 def test_ctrl_c_stops_the_peers_too(plan: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
+    plan.write_text(PLAN.replace("laps = 2", "laps = 500"))  # not home before we look
     flags = ["--plan", str(plan), "--folder", str(folder), "--modes", "walk"]
     with subprocess.Popen(
         [*COMMAND, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,

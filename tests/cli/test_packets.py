@@ -1,0 +1,403 @@
+"""`mfd packet` on files."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mfd.cli.differences import _numbers
+from mfd.cli.main import main
+from mfd.net.keys import KeyPair
+from mfd.packet import (
+    PLAN_DOMAIN,
+    Encoding,
+    Envelope,
+    Packet,
+    Plan,
+    Tensor,
+    decode,
+    encode,
+    encode_plan,
+    object_digest,
+    seal,
+    wrap_object,
+)
+from mfd.packet.tensors import TORCH_NAMES
+
+KEYS = KeyPair.from_seed(bytes(range(32)))
+PLAN = seal(PLAN_DOMAIN, encode_plan(Plan(recipe={}, names=("a",), home=KEYS.public_key)), KEYS)
+ENVELOPE = Envelope(destination="digits/train", hop_limit=3, extra={777: "kept"})
+
+
+def layers(seed: int = 1) -> dict[str, dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    return {
+        "stem": {"stem.w": (rng.standard_normal(300_000) * 0.02).astype(np.float32)},
+        "body": {"body.w": np.arange(12, dtype=np.float32).reshape(3, 4), "body.n": np.array(7)},
+        "head": {"head.w": rng.standard_normal(40).astype(np.float16), "head.e": np.zeros((0, 2))},
+    }
+
+
+def write(
+    path: Path, tensors: dict[str, dict[str, Any]], *, encoding: Encoding = Encoding.PLANES
+) -> bytes:
+    """Write a signed packet with its plan record."""
+    packet = Packet.from_tensors(
+        tensors, signer=KEYS, plan=object_digest(PLAN), envelope=ENVELOPE, software="t"
+    )
+    record = wrap_object(PLAN)
+    packet = replace(packet, objects={**packet.objects, record.digest: record})
+    body = b"".join(encode(packet, encoding))
+    path.write_bytes(body)
+    return body
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    """Exit code, what was printed, what was said on stderr."""
+    code = main(["packet", *map(str, words)])
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *words: object) -> Any:
+    code, out, err = run(capsys, *words, "--json")
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+def content(path: Path) -> dict[str, dict[str, tuple[str, tuple[int, ...], bytes]]]:
+    found = decode(path.read_bytes()).tensors()
+    return {
+        layer: {name: (t.dtype, t.shape, bytes(t.data)) for name, t in tensors.items()}
+        for layer, tensors in found.items()
+    }
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in which commands run."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_inspect_and_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.mfd"
+    body = write(path, layers())
+    told = run_json(capsys, "inspect", path)
+    assert told["signed"]
+    assert [layer["name"] for layer in told["layers"]] == ["stem", "body", "head"]
+    assert told["layers"][0]["encoding"] == "planes"
+    assert "head" in run(capsys, "inspect", path)[1]
+    assert run(capsys, "verify", path)[0] == 0
+    path.write_bytes(body[:-200] + bytes([body[-200] ^ 1]) + body[-199:])
+    code, _, err = run(capsys, "verify", path)
+    assert code == 1
+    assert err.count("\n") == 1
+    path.write_bytes(b"".join(encode(Packet.from_tensors(layers()))))
+    assert "is not signed" in run(capsys, "verify", path)[2]
+
+
+def test_a_packet_is_encoded_anew_and_stays_signed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, raw, back = (tmp_path / f"{name}.mfd" for name in ("planes", "raw", "back"))
+    body = write(path, layers())
+    facts = run_json(capsys, "convert", path, raw, "--encoding", "raw")
+    assert facts["bytes_after"] == raw.stat().st_size > facts["bytes_before"] == len(body)
+    assert raw.read_bytes() == write(tmp_path / "told.mfd", layers(), encoding=Encoding.RAW)
+    code, out, _ = run(capsys, "convert", raw, back)
+    assert code == 0
+    assert "3 layers" in out
+    assert back.read_bytes() == body
+    assert run(capsys, "verify", back)[0] == 0
+
+
+def test_safetensors_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, foreign, back = tmp_path / "m.mfd", tmp_path / "m.safetensors", tmp_path / "n.mfd"
+    small = {
+        "f8_e4m3fn": Tensor("f8_e4m3fn", (3,), memoryview(b"\x01\x7f\x80")),
+        "bf16": Tensor("bf16", (2,), memoryview(b"\x80\x3f\xc0\x7f")),
+        "bool": np.array([True, False]),
+        "c64": np.array([1 + 2j], np.complex64),
+    }
+    write(path, {**layers(), "small": small})
+    run_json(capsys, "convert", path, foreign)
+    facts = run_json(capsys, "convert", foreign, back)
+    assert (facts["layers"], facts["encoding"]) == (1, "planes")
+    flat = {name: t for tensors in content(path).values() for name, t in tensors.items()}
+    assert content(back) == {"model": flat}
+    assert decode(back.read_bytes()).signature == b""
+
+
+def test_no_tensor_is_lost_where_layers_share_a_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, foreign, back = tmp_path / "m.mfd", tmp_path / "m.safetensors", tmp_path / "n.mfd"
+    write(path, {"a": {"w": np.zeros(1)}, "b": {"w": np.ones(2), "v": np.ones(3)}})
+    run_json(capsys, "convert", path, foreign)
+    run_json(capsys, "convert", foreign, back)
+    sizes = {name: shape for name, (_, shape, _) in content(back)["model"].items()}
+    assert sizes == {"a.w": (1,), "b.w": (2,), "b.v": (3,)}
+    write(path, {"a": {"b.w": np.zeros(1), "w": np.ones(1)}, "a.b": {"w": np.ones(2)}})
+    code, _, err = run(capsys, "convert", path, foreign)
+    assert code == 1
+    assert "share a name" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("convert", "m.mfd", "n.mfd", "--encoding", "plans"), 2, "did you mean 'planes'"),
+        (("convert", "m.mfd", "n.safetensors", "--encoding", "raw"), 2, "is for .mfd files"),
+        (("convert", "m.mfd", "n.pt"), 2, ".safetensors"),
+        (("convert", "no.mfd", "n.mfd"), 1, "cannot be read"),
+        (("convert", "no.safetensors", "n.mfd"), 1, "cannot be read"),
+        (("convert", "bad.mfd", "n.mfd"), 1, "bad.mfd is not sound"),
+        (("convert", "complex.mfd", "n.safetensors"), 1, "c128"),
+        (("convert", "m.mfd", "no/n.mfd"), 1, "cannot be written"),
+        (("diff", "m.mfd", "bad.mfd"), 1, "bad.mfd is not sound"),
+        (("split", "m.mfd"), 2, "say how to split"),
+        (("split", "m.mfd", "--by", "tensor"), 2, "by layer"),
+        (("split", "m.mfd", "--by", "layer", "--chunk-bytes", "4096"), 2, "say how to split"),
+        (("split", "m.mfd", "--chunk-bytes", "9"), 2, "at least 1024"),
+        (("split", "m.mfd", "--by", "layer", "--out", "no"), 2, "no folder"),
+        (("split", "bad.mfd", "--by", "layer"), 1, "bad.mfd is not sound"),
+        (("join", "m.mfd", "--out", "n.mfd"), 1, "m.mfd is no part"),
+    ],
+)
+def test_each_error_is_one_sentence(
+    words: tuple[str, ...], code: int, said: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = write(Path("m.mfd"), layers())
+    at = len(body) // 2  # inside a body
+    Path("bad.mfd").write_bytes(body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :])
+    write(Path("complex.mfd"), {"z": {"z": np.ones(2, np.complex128)}})
+    before = sorted(here.iterdir())
+    found, _, err = run(capsys, *words)
+    assert (found, err.count("\n")) == (code, 1), err
+    assert said in err
+    assert sorted(here.iterdir()) == before
+
+
+def test_a_safetensors_file_that_lies_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "m.safetensors", tmp_path / "m.mfd"
+    header = b'{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}'
+    for body in (b"", len(header).to_bytes(8, "little") + header + bytes(8)):
+        path.write_bytes(body)
+        code, _, err = run(capsys, "convert", path, out)
+        assert (code, err.count("\n")) == (1, 1)
+        assert "is not a sound safetensors file" in err
+        assert not out.exists()
+
+
+def test_diff_names_what_changed_and_what_travels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = tmp_path / "a.mfd", tmp_path / "b.mfd"
+    old, new = layers(), layers()
+    write(a, {**old, "gone": {"g": np.ones(3)}})
+    new["body"]["body.w"] = old["body"]["body.w"].copy()
+    new["body"]["body.w"][1, 2] += 0.5
+    new["body"]["body.w"][2, 0] -= 2
+    new["body"]["body.n"] = np.array(9)
+    new["head"] = {"head.w": old["head"]["head.w"].reshape(8, 5), "head.x": np.ones(1)}
+    write(b, {**new, "twin": new["body"], "came": {"c": np.ones(3)}})
+    told = run_json(capsys, "diff", a, b)
+    found = {layer["layer"]: layer for layer in told["layers"]}
+    assert {name: layer["state"] for name, layer in found.items()} == {
+        "stem": "same",
+        "body": "changed",
+        "head": "changed",
+        "twin": "only in b",
+        "came": "only in b",
+        "gone": "only in a",
+    }
+    body = {t["tensor"]: t for t in found["body"]["tensors"]}
+    assert body["body.w"]["changed"] == 2
+    assert body["body.w"]["elements"] == 12
+    assert body["body.w"]["max_abs"] == 2
+    assert (body["body.n"]["changed"], body["body.n"]["max_abs"]) == (1, None)
+    assert [(t["tensor"], t["a"], t["b"], t["changed"]) for t in found["head"]["tensors"]] == [
+        ("head.e", "f64 [0, 2]", None, None),
+        ("head.w", "f16 [40]", "f16 [8, 5]", None),
+        ("head.x", None, "f64 [1]", None),
+    ]
+    index = {e.digest: e.encoded_bytes for e in decode(b.read_bytes()).envelope.index}
+    sizes = {r.name: index[r.digest] for r in decode(b.read_bytes()).manifest.layers}
+    travel = {name: layer["travel_bytes"] for name, layer in found.items()}
+    # `twin` is the object that `body` is, so it does not travel again.
+    assert travel == {
+        "stem": 0,
+        "body": sizes["body"],
+        "head": sizes["head"],
+        "twin": 0,
+        "came": sizes["came"],
+        "gone": 0,
+    }
+    assert told["travel_bytes"] == sum(travel.values())
+    code, out, _ = run(capsys, "diff", a, b)
+    assert code == 0
+    assert "2 of 12" in out
+    assert "would travel" in out
+    assert run_json(capsys, "diff", a, a)["travel_bytes"] == 0
+
+
+def test_diff_of_packets_that_do_not_carry_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = tmp_path / "a.mfd", tmp_path / "b.mfd"
+    write(a, layers(1))
+    body = write(b, layers(2))
+    packet = decode(body)
+    kept = {packet.manifest.layers[2].digest}
+    some = replace(packet, objects={d: o for d, o in packet.objects.items() if d in kept})
+    b.write_bytes(b"".join(encode(some)))
+    found = {layer["layer"]: layer for layer in run_json(capsys, "diff", a, b)["layers"]}
+    assert found["stem"]["tensors"] is None
+    assert found["stem"]["travel_bytes"] == found["stem"]["raw_bytes"] > 1_000_000
+    assert found["head"]["tensors"]
+    assert "not compared: stem" in run(capsys, "diff", a, b)[1]
+
+
+def test_diff_tells_what_is_no_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = tmp_path / "a.mfd", tmp_path / "b.mfd"
+    nan, inf = np.nan, np.inf
+    write(a, {"l": {"n": np.array([nan, 1, 2]), "i": np.array([1.0]), "x": np.array([nan])}})
+    write(b, {"l": {"n": np.array([nan, nan, 3]), "i": np.array([inf]), "x": np.array([nan])}})
+    (layer,) = run_json(capsys, "diff", a, b)["layers"]
+    told = {t["tensor"]: (t["changed"], t["max_abs"]) for t in layer["tensors"]}
+    assert told == {"n": (2, "nan"), "i": (1, "inf")}
+
+
+@pytest.mark.parametrize(
+    "dtype", ["f8_e4m3fn", "f8_e5m2", "f8_e4m3fnuz", "f8_e5m2fnuz", "f8_e8m0fnu", "bf16", "f16"]
+)
+def test_every_small_float_is_the_number_that_torch_says(dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    kind = getattr(torch, TORCH_NAMES[dtype], None)
+    if kind is None:
+        pytest.skip(f"this torch has no {dtype}")
+    codes = np.arange(256 if dtype.startswith("f8") else 1 << 16).astype(
+        np.uint8 if dtype.startswith("f8") else np.uint16
+    )
+    told = torch.from_numpy(codes.copy()).view(kind).to(torch.float32).numpy()
+    found = _numbers(codes.view(np.uint8), dtype)
+    assert found is not None
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, told)
+
+
+def test_small_and_complex_numbers() -> None:
+    two = _numbers(np.array([0x2F, 0x98], np.uint8), "f4_e2m1fn_x2")
+    assert two is not None
+    assert sorted(two) == [-6, -0.5, 0, 1]
+    pair = _numbers(np.array([1.5, -2], "<f2").view(np.uint8), "c32")
+    assert pair is not None
+    assert pair.tolist() == [1.5 - 2j]
+    assert _numbers(np.zeros(8, np.uint8), "i64") is None
+
+
+def split(capsys: pytest.CaptureFixture[str], *words: object) -> list[Path]:
+    return [Path(part["file"]) for part in run_json(capsys, "split", *words)["parts"]]
+
+
+@pytest.mark.parametrize("encoding", list(Encoding)[:2])
+def test_layers_are_split_and_joined_to_the_same_bytes(
+    encoding: Encoding, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rules: P-55"""
+    path, out = tmp_path / "m.mfd", tmp_path / "n.mfd"
+    body = write(path, layers(), encoding=encoding)
+    parts = split(capsys, path, "--by", "layer")
+    assert [p.name for p in parts] == [f"m.{i}-of-4.mfd" for i in (1, 2, 3, 4)]
+    for part in parts:
+        assert run(capsys, "verify", part)[0] == 0
+        assert len(decode(part.read_bytes()).objects) == 1
+    random.Random(3).shuffle(parts)
+    assert run_json(capsys, "join", *parts, "--out", out)["bytes"] == len(body)
+    assert out.read_bytes() == body
+    code, _, err = run(capsys, "split", parts[0], "--by", "layer")
+    assert code == 1
+    assert "is a part itself" in err
+
+
+def test_a_packet_that_carries_nothing_is_split_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "m.mfd", tmp_path / "n.mfd"
+    empty = replace(decode(write(path, layers())), objects={})
+    path.write_bytes(b"".join(encode(empty)))
+    parts = split(capsys, path, "--by", "layer")
+    assert len(parts) == 1
+    run_json(capsys, "join", *parts, "--out", out)
+    assert out.read_bytes() == path.read_bytes()
+
+
+def test_slices_are_joined_to_the_same_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, folder, out = tmp_path / "m.mfd", tmp_path / "parts", tmp_path / "n.mfd"
+    folder.mkdir()
+    body = write(path, layers())
+    parts = split(capsys, path, "--chunk-bytes", 100_000, "--out", folder)
+    assert len(parts) == -(-len(body) // 100_000) > 9
+    assert {p.parent for p in parts} == {folder}
+    assert b"".join(p.read_bytes() for p in sorted(parts)) == body
+    random.Random(3).shuffle(parts)
+    code, said, _ = run(capsys, "join", *parts, "--out", out)
+    assert code == 0
+    assert f"from {len(parts)} parts" in said
+    assert out.read_bytes() == body
+
+
+@pytest.mark.parametrize("how", [("--by", "layer"), ("--chunk-bytes", "300000")])
+def test_parts_that_do_not_join(
+    how: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, other, out = tmp_path / "m.mfd", tmp_path / "o.mfd", tmp_path / "n.mfd"
+    write(path, layers())
+    write(other, layers(2))
+    parts, others = split(capsys, path, *how), split(capsys, other, *how)
+
+    def refused(files: list[Path], said: str) -> None:
+        code, _, err = run(capsys, "join", *files, "--out", out)
+        assert (code, err.count("\n")) == (1, 1)
+        assert said in err
+        assert not out.exists()
+
+    refused(parts[:1] + parts[2:], f"1 of {len(parts)} parts are missing: 2")
+    refused([*parts, others[0]], "different")
+    copied = tmp_path / "copy"
+    copied.mkdir()
+    copy = copied / parts[0].name
+    copy.write_bytes(parts[0].read_bytes())
+    refused([*parts, copy], "are the same part")
+    part = parts[1] if how[0] != "--by" else parts[0]
+    body = part.read_bytes()
+    part.write_bytes(body[:-300] + bytes([body[-300] ^ 1]) + body[-299:])
+    refused(parts, "not sound" if how[0] == "--by" else "do not join to a sound packet")
+    part.write_bytes(b"")
+    refused(parts, "empty")
+
+
+def test_a_changed_envelope_is_found_when_parts_are_joined(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "m.mfd", tmp_path / "n.mfd"
+    write(path, layers())
+    parts = split(capsys, path, "--by", "layer")
+    packet = decode(parts[0].read_bytes())
+    changed = replace(packet, envelope=replace(packet.envelope, hop_limit=9))
+    parts[0].write_bytes(b"".join(encode(changed)))
+    code, _, err = run(capsys, "join", *parts, "--out", out)
+    assert code == 1
+    assert "envelope was changed" in err
+    assert not out.exists()
