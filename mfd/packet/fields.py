@@ -63,7 +63,9 @@ def unpack_value(body: bytes, where: str) -> Any:
             max_str_len=TEXT_BYTES_MAX,
             max_ext_len=0,
         )
-    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as exc:
+    except (msgpack.StackError, RecursionError) as exc:
+        raise PacketError(Fault.LIMIT, f"{where} nests too deep") from exc
+    except (ValueError, TypeError, msgpack.UnpackException) as exc:
         raise PacketError(Fault.MSGPACK, where) from exc
     if _depth_above(value, NESTING_MAX):
         raise PacketError(Fault.LIMIT, f"{where} nests too deep")
@@ -84,6 +86,12 @@ def _depth_above(value: object, limit: int) -> bool:
     else:
         return False
     return limit == 0 or any(_depth_above(item, limit - 1) for item in inner)
+
+
+def _keys_are_text(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and _keys_are_text(v) for k, v in value.items())
+    return not isinstance(value, list) or all(map(_keys_are_text, value))
 
 
 def pack_header(known: Mapping[int, object], extra: Mapping[int, object]) -> bytes:
@@ -111,6 +119,8 @@ class Fields:
             type(key) is not int or not 0 <= key <= KEY_MAX for key in values
         ):
             raise PacketError(Fault.MSGPACK, f"{where} is not a map with integer keys")
+        if not all(_keys_are_text(value) for value in values.values()):
+            raise PacketError(Fault.MSGPACK, f"{where} has an inner key that is no text")
         self._where = where
         self._values: dict[int, Any] = values
 

@@ -52,6 +52,7 @@ MANIFEST_DOMAIN = "mfd.manifest.v1"
 VISITED_BYTES = 8  # of a peer id: enough to tell the few hundred peers of one lap apart
 U16_MAX = (1 << 16) - 1
 U32_MAX = (1 << 32) - 1
+ABSENT = object()  # nothing in a field (nil) is not the same as no field
 
 
 class Kind(IntEnum):
@@ -269,8 +270,8 @@ def _read_progress(fields: Fields) -> Progress:
 
 
 def _read_claims(fields: Fields) -> dict[str, Claim]:
-    claims = fields.maybe(1, None)
-    if claims is None:
+    claims = fields.maybe(1, ABSENT)
+    if claims is ABSENT:
         return {}
     if not isinstance(claims, dict) or not claims:
         raise fields.fail(1)
@@ -291,8 +292,8 @@ def _is_claim(value: object) -> bool:
 
 
 def _read_software(fields: Fields) -> str:
-    software = fields.maybe(3, None)
-    if software is None:
+    software = fields.maybe(3, ABSENT)
+    if software is ABSENT:
         return ""
     return fields.check(3, as_text(software, SOFTWARE_BYTES_MAX))
 

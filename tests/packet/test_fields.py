@@ -40,7 +40,7 @@ def test_round_trip(value: Any) -> None:
         (b"\x81\x90\x00", Fault.MSGPACK),  # a list as key
         (b"\x00\x00", Fault.MSGPACK),  # something follows
         (b"\x91" * 8 + b"\x90", Fault.LIMIT),  # nine lists
-        (b"\x91" * 3000, Fault.MSGPACK),
+        (b"\x91" * 3000, Fault.LIMIT),  # deeper than any reader follows
         (msgpack.packb([0] * 1025), Fault.MSGPACK),
         (msgpack.packb("x" * 4097), Fault.MSGPACK),
     ],
@@ -99,3 +99,20 @@ def test_any_bytes_are_one_value_or_refused(body: bytes) -> None:
     except PacketError:
         return
     assert pack_value(value) == body
+
+
+@pytest.mark.parametrize("inner", [{1: 2}, {None: 1}, [{b"k": 1}], {"k": {True: 1}}])
+def test_inner_keys_are_text(inner: Any) -> None:
+    """Rules: P-10"""
+    with pytest.raises(PacketError) as caught:
+        Fields(msgpack.packb({1: inner}), where="test", limit=100)
+    assert caught.value.fault is Fault.MSGPACK
+
+
+@pytest.mark.parametrize("levels", [9, 600, 5_000])
+def test_any_depth_too_deep_is_one_fault(levels: int) -> None:
+    """Rules: P-11"""
+    body = b"\x81\x01" + b"\x91" * levels + b"\xc0"
+    with pytest.raises(PacketError) as caught:
+        Fields(body, where="test", limit=10_000)
+    assert caught.value.fault is Fault.LIMIT

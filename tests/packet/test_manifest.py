@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,3 +143,13 @@ def test_any_change_is_refused_or_read(manifest: Manifest, data: st.DataObject) 
     except PacketError:
         return
     assert encode_manifest(read) == body
+
+
+@pytest.mark.parametrize("key", [1, 3])
+def test_nothing_in_a_field_is_not_no_field(key: int) -> None:
+    """Rules: P-13"""
+    fields = msgpack.unpackb(encode_manifest(PLAIN), strict_map_key=False)
+    body = msgpack.packb(dict(sorted({**fields, key: None}.items())))
+    with pytest.raises(PacketError) as caught:
+        decode_manifest(body)
+    assert caught.value.fault is Fault.FIELD
