@@ -1,6 +1,6 @@
 """Every limit and timer of the protocol, with unit and reason.
 
-Source: DESIGN of the overlay; spec/routing.md, spec/transfer.md, spec/custody.md.
+Source: spec/routing.md, spec/transfer.md, spec/custody.md.
 """
 
 from __future__ import annotations

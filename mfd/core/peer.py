@@ -2,7 +2,7 @@
 
 Rules of this file: it owns the parts and routes between them; tables remember and answer, and
 decide nothing about each other. `handle` never raises on what a remote sent.
-Source: DESIGN section 3; spec/*.md.
+Source: ARCHITECTURE.md; spec/*.md.
 """
 
 from __future__ import annotations

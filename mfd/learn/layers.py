@@ -2,7 +2,7 @@
 
 Rules of this file: names are those of `state_dict` and never change. Every tensor of the state
 belongs to exactly one layer; a tied tensor belongs to the first layer that names it.
-Source: DESIGN section 2; spec/packet.md, section "Layer object".
+Source: spec/packet.md, section "Layer object".
 """
 
 from __future__ import annotations

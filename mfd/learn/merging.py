@@ -2,7 +2,7 @@
 
 Rules of this file: parameters are averaged by weight; buffers (counters, normalisation statistics)
 come from the heaviest sibling; what is equal in all siblings stays as it is.
-Source: DESIGN section 2 (each product is rounded, then each sum).
+Each product is rounded, then each sum.
 """
 
 from __future__ import annotations

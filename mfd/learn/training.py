@@ -1,7 +1,7 @@
 """Train, measure: a module, a range of its layers, local data.
 
 Rules of this file: nothing outside the given layers changes, not a bit. Same seed, data, thread
-count and machine type: same result. Source: DESIGN section 5.
+count and machine type: same result.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Rules of this file: it decides nothing. Effects run in the order of their list; everything that
 takes time runs elsewhere (disk: one thread; training: a child) and comes back as an event.
-Source: DESIGN section 3; mfd.core.events and effects.
+Source: ARCHITECTURE.md; mfd.core.events and effects.
 """
 
 from __future__ import annotations

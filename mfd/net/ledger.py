@@ -2,7 +2,7 @@
 
 Rules of this file: a change is on disk when the call returns, or it did not happen. The meaning of
 rows is the core's business.
-Source: DESIGN of the overlay, "Durable store": WAL, synchronous=FULL.
+SQLite in WAL mode with synchronous=FULL: a row that was acknowledged survives a power cut.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@
 Order of a `Store`: fsync each object, rename it, fsync its folder; then one ledger transaction;
 then drop. After an error of the disk the store takes nothing more, since a second fsync would lie,
 but it goes on reading. Rules of this file: plain calls that block, made from one thread at a time.
-Source: DESIGN of the overlay, "Durable store".
 """
 
 from __future__ import annotations

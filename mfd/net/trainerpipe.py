@@ -4,7 +4,7 @@
 
 Rules of this file: the child starts on first use and again after a crash; what it says is checked
 like a stranger's words, since a task may have run it over. One task runs at a time.
-Source: DESIGN, "Training off the loop"; mfd.learn.trainer has the messages.
+Source: mfd.learn.trainer has the messages.
 """
 
 from __future__ import annotations

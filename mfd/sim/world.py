@@ -2,7 +2,7 @@
 
 Rules of this file: no clock, no chance but the seed's, no I/O. The bytes of every frame are real.
 The same seed gives the same trace, to the bit, in every process.
-Source: DESIGN section 3, "One core, two worlds".
+Source: ARCHITECTURE.md, "Bird's eye".
 """
 
 from __future__ import annotations
