@@ -33,6 +33,13 @@ hidden = [24, 16]
 epochs = 2.0
 """
 COMMAND = [sys.executable, "-m", "mfd.cli.main", "demo"]
+# Whoever runs the tests in the background has SIGINT ignored, and children inherit that.
+LISTENING = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from mfd.cli.main import main
+sys.exit(main())
+"""
 
 
 @pytest.fixture
@@ -92,7 +99,8 @@ def test_ctrl_c_stops_the_peers_too(plan: Path, tmp_path: Path) -> None:
     plan.write_text(PLAN.replace("laps = 2", "laps = 500"))  # not home before we look
     flags = ["--plan", str(plan), "--folder", str(folder), "--modes", "walk"]
     with subprocess.Popen(
-        [*COMMAND, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        [sys.executable, "-c", LISTENING, "demo", *flags],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     ) as process:  # fmt: skip
         assert process.stdout is not None
