@@ -26,8 +26,9 @@ from pathlib import Path
 from mfd.core.effects import Discard, Fetch, FetchTable, Keep, Store
 from mfd.core.events import Event, Fetched, FetchFailed, KeepFailed, Kept, Stored, StoreFailed
 from mfd.net.ledger import Ledger, LedgerError
-from mfd.packet.chunks import Encoding, decode_chunk, encode_chunk, item_bytes_of
+from mfd.packet.chunks import Encoding, decode_chunk, encode_chunk
 from mfd.packet.errors import Fault, PacketError
+from mfd.packet.layout import item_bytes_of
 from mfd.packet.limits import CHUNK_BYTES
 from mfd.packet.objects import Buffer, LayerObject, chunk_digest, chunk_root
 from mfd.packet.task import LayerRef

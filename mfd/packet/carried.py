@@ -11,20 +11,63 @@ Source: spec/packet.md, section "Objects in a packet".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from mfd.packet.chunks import Encoding, decode_chunk, encode_chunk, item_bytes_of
+from mfd.packet.chunks import NEEDS_BASE, Encoding, decode_chunk, encode_chunk
 from mfd.packet.envelope import IndexEntry
 from mfd.packet.errors import Fault, PacketError
+from mfd.packet.layout import Layout
 from mfd.packet.limits import ALIGN_BYTES, CHUNK_BYTES, DIGEST_BYTES
-from mfd.packet.objects import Buffer, LayerObject, chunk_digest, chunk_root
+from mfd.packet.objects import Buffer, LayerObject, LazyLayer, chunk_digest, chunk_root
 
-__all__ = ["CarriedObject", "chunks_of", "decode_object", "encode_object"]
+__all__ = [
+    "Base",
+    "CarriedObject",
+    "Mapped",
+    "Row",
+    "check_entry",
+    "check_zero",
+    "chunk_rows",
+    "chunks_of",
+    "decode_object",
+    "encode_bodies",
+    "encode_object",
+    "index_entry",
+    "pack_rows",
+    "padding",
+    "parts_of",
+    "raw_rows",
+    "raw_size",
+    "table_bytes",
+]
 
 ROW_BYTES = DIGEST_BYTES + 8
+Mapped = Callable[..., Iterable[Any]]  # `map`, or that of an executor: order is kept
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """An object that the reader holds, and another may build upon."""
+
+    digest: bytes
+    raw: Buffer
+
+    def chunk(self, index: int) -> memoryview:
+        """Return what lies at the place of a chunk; nothing where this object ends before."""
+        return memoryview(self.raw).cast("B")[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a chunk table."""
+
+    digest: bytes  # of the raw chunk
+    encoding: int
+    body_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,72 +79,154 @@ class CarriedObject:
     chunks: tuple[bytes, ...]  # digests of the raw chunks
     bodies: tuple[tuple[int, memoryview], ...]  # encoding and body of each chunk
     contiguous: memoryview | None  # the whole raw object, where every chunk is raw
+    base: Base | None = None
 
-    def raw_chunk(self, index: int) -> Buffer:
-        """Return one raw chunk, checked against its digest.
+    def raw_chunk(self, index: int, out: memoryview | None = None) -> Buffer:
+        """Return one raw chunk, checked against its digest; written to `out` where that is given.
 
         Raises: PacketError with Fault.ENCODING or Fault.DIGEST.
         """
         encoding, body = self.bodies[index]
-        raw_bytes = min(CHUNK_BYTES, self.raw_bytes - index * CHUNK_BYTES)
-        raw = decode_chunk(encoding, body, raw_bytes=raw_bytes)
+        base = None if self.base is None else self.base.chunk(index)
+        size = raw_size(self.raw_bytes, index)
+        try:
+            raw = decode_chunk(encoding, body, raw_bytes=size, base=base, out=out)
+        except PacketError as exc:
+            raise PacketError(exc.fault, f"{self._chunk(index)}: {exc.where}") from exc
         if chunk_digest(raw) != self.chunks[index]:
-            raise PacketError(Fault.DIGEST, f"chunk {index} of object {self.digest.hex()[:16]}")
+            raise PacketError(Fault.DIGEST, self._chunk(index))
         return raw
 
-    def buffer(self) -> memoryview:
+    def _chunk(self, index: int) -> str:
+        return f"chunk {index} of object {self.digest.hex()[:16]}"
+
+    def buffer(self, mapped: Mapped = map) -> memoryview:
         """Return the whole raw object: a view where it lies raw, else decoded and checked.
 
+        `mapped` may be an executor's `map`, to decode with many threads.
         Raises: PacketError with Fault.ENCODING or Fault.DIGEST, for encoded objects only.
         """
         if self.contiguous is not None:
             return self.contiguous
         out = np.empty(self.raw_bytes, np.uint8).data  # numpy asks for huge pages: 2.2 x as fast
-        for index in range(len(self.chunks)):
+
+        def one(index: int) -> None:
             start = index * CHUNK_BYTES
-            out[start : start + CHUNK_BYTES] = self.raw_chunk(index)
+            self.raw_chunk(index, out[start : start + CHUNK_BYTES])
+
+        for _ in mapped(one, range(len(self.chunks))):
+            pass
         return out.toreadonly()
 
-    def check(self) -> None:
+    def check(self, mapped: Mapped = map) -> None:
         """Compare all content with its digests.
 
         Raises: PacketError with Fault.ENCODING or Fault.DIGEST.
         """
-        for index in range(len(self.chunks)):
-            self.raw_chunk(index)
+        for _ in mapped(lambda index: self.raw_chunk(index) and None, range(len(self.chunks))):
+            pass
+
+
+Source = LayerObject | LazyLayer | CarriedObject
+
+
+def raw_size(raw_bytes: int, index: int) -> int:
+    """Return the size of one raw chunk of an object."""
+    return min(CHUNK_BYTES, raw_bytes - index * CHUNK_BYTES)
 
 
 def encode_object(
-    source: LayerObject | CarriedObject, encoding: Encoding
+    source: Source, encoding: Encoding, base: Base | None = None, mapped: Mapped = map
 ) -> tuple[IndexEntry, list[Buffer]]:
     """Return the index entry and the parts that follow one another; raw content is not copied."""
-    raw = source.parts if isinstance(source, LayerObject) else (source.buffer(),)
-    rows = bytearray()
-    parts: list[Buffer] = []
-    best = Encoding.RAW
+    raw = parts_of(source)
     if encoding is Encoding.RAW:
-        sizes = [CHUNK_BYTES] * (len(source.chunks) - 1)
-        sizes.append(source.raw_bytes - CHUNK_BYTES * len(sizes))
-        for digest, size in zip(source.chunks, sizes, strict=True):
-            rows += _pack_row(digest, Encoding.RAW, size)
-        parts += [*raw, bytes(-source.raw_bytes % ALIGN_BYTES)]
+        rows = raw_rows(source)
+        parts = [*raw, padding(source.raw_bytes)]
     else:
-        widths = item_bytes_of(raw[0], source.raw_bytes)
-        for digest, chunk, width in zip(source.chunks, chunks_of(raw), widths, strict=True):
-            used, body = encode_chunk(chunk, item_bytes=width, encoding=encoding)
-            best = max(best, used)
-            rows += _pack_row(digest, used, len(body))
-            parts += [body, bytes(-len(body) % ALIGN_BYTES)]
-    table = bytes(rows) + bytes(-len(rows) % ALIGN_BYTES)
-    encoded_bytes = len(table) + sum(memoryview(part).nbytes for part in parts)
-    entry = IndexEntry(
-        source.digest, best, None, encoded_bytes, len(source.chunks), source.raw_bytes
+        rows, parts = [], []
+        for row, body in encode_bodies(source, encoding, base, mapped):
+            rows.append(row)
+            parts += [body, padding(len(body))]
+    return index_entry(source, rows, base), [pack_rows(rows), *(p for p in parts if len(p))]
+
+
+def parts_of(source: Source) -> Iterable[Buffer]:
+    """Return the raw object as consecutive parts."""
+    return (source.buffer(),) if isinstance(source, CarriedObject) else source.parts
+
+
+def raw_rows(source: Source) -> list[Row]:
+    """Return the chunk table of an object whose chunks are all raw."""
+    sizes = (raw_size(source.raw_bytes, index) for index in range(len(source.chunks)))
+    return [
+        Row(digest, Encoding.RAW, size) for digest, size in zip(source.chunks, sizes, strict=True)
+    ]
+
+
+def encode_bodies(
+    source: Source, encoding: Encoding, base: Base | None = None, mapped: Mapped = map
+) -> Iterator[tuple[Row, Buffer]]:
+    """Encode chunk by chunk: with `map` no more than one is in memory at a time.
+
+    Raises: ValueError where a layer that is loaded anew is not what it was before.
+    """
+    parts = iter(parts_of(source))
+    first = next(parts)
+    layout = Layout(first, source.raw_bytes)
+    lazy = isinstance(source, LazyLayer)
+
+    def one(numbered: tuple[int, tuple[Buffer, bytes]]) -> tuple[Row, Buffer]:
+        index, (chunk, digest) = numbered
+        if lazy and chunk_digest(chunk) != digest:
+            raise ValueError("a layer changed between two calls of the function that loads it")
+        items = layout.chunk(index)
+        used, body = encode_chunk(
+            chunk,
+            item_bytes=items.width,
+            encoding=encoding,
+            base=None if base is None else base.chunk(index),
+            floats=items.floats,
+            runs=items.runs,
+        )
+        return Row(digest, used, len(body)), body
+
+    chunks = zip(chunks_of(_chain(first, parts)), source.chunks, strict=True)
+    yield from mapped(one, enumerate(chunks))
+
+
+def _chain(first: Buffer, others: Iterator[Buffer]) -> Iterator[Buffer]:
+    yield first
+    yield from others
+
+
+def index_entry(source: Source, rows: list[Row], base: Base | None) -> IndexEntry:
+    """Describe an object whose chunk table is `rows`."""
+    best = max(row.encoding for row in rows)
+    based = best in NEEDS_BASE or best in (Encoding.INT8, Encoding.INT4)
+    table_bytes = len(pack_rows(rows))
+    return IndexEntry(
+        source.digest,
+        best,
+        base.digest if base is not None and based else None,
+        table_bytes + sum(_padded(row.body_bytes) for row in rows),
+        len(rows),
+        source.raw_bytes,
     )
-    return entry, [table, *(part for part in parts if len(part))]
 
 
-def _pack_row(digest: bytes, encoding: int, body_bytes: int) -> bytes:
-    return digest + bytes([encoding, 0, 0, 0]) + body_bytes.to_bytes(4, "little")
+def pack_rows(rows: list[Row]) -> bytes:
+    """Return a chunk table with its padding."""
+    table = b"".join(
+        row.digest + bytes([row.encoding, 0, 0, 0]) + row.body_bytes.to_bytes(4, "little")
+        for row in rows
+    )
+    return table + padding(len(table))
+
+
+def padding(size: int) -> bytes:
+    """Return the zeros that follow so many bytes."""
+    return bytes(-size % ALIGN_BYTES)
 
 
 def chunks_of(parts: Iterable[Buffer]) -> Iterator[Buffer]:
@@ -122,55 +247,82 @@ def chunks_of(parts: Iterable[Buffer]) -> Iterator[Buffer]:
         yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def decode_object(entry: IndexEntry, region: memoryview) -> CarriedObject:
+def check_entry(entry: IndexEntry, held: Callable[[bytes], Buffer | None]) -> Base | None:
+    """Return the base of an entry. Raises: PacketError where it cannot be read here."""
+    where = f"object {entry.digest.hex()[:16]}"
+    if entry.encoding not in set(Encoding) or entry.base == entry.digest:
+        raise PacketError(Fault.ENCODING, f"{where}: number {entry.encoding}")
+    if entry.base is None:
+        if entry.encoding in NEEDS_BASE:
+            raise PacketError(Fault.ENCODING, f"{where}: a difference without a base")
+        return None
+    raw = held(entry.base)
+    if raw is None:
+        raise PacketError(Fault.BASE, f"{where}: {entry.base.hex()[:16]}")
+    return Base(entry.base, raw)
+
+
+def table_bytes(entry: IndexEntry) -> int:
+    """Return the size of an object's chunk table with its padding."""
+    return _padded(ROW_BYTES * entry.chunk_count)
+
+
+def chunk_rows(entry: IndexEntry, table: memoryview) -> list[Row]:
+    """Read a chunk table, all `table_bytes` of it, and prove it against the object's digest.
+
+    Raises: PacketError, whatever the bytes.
+    """
+    where = f"object {entry.digest.hex()[:16]}"
+    check_zero(table, ROW_BYTES * entry.chunk_count, where)
+    known = (Encoding.RAW,) if entry.encoding == Encoding.RAW else tuple(Encoding)
+    rows: list[Row] = []
+    for index in range(entry.chunk_count):
+        row = table[ROW_BYTES * index : ROW_BYTES * (index + 1)]
+        encoding, size = row[DIGEST_BYTES], int.from_bytes(row[-4:], "little")
+        if row[DIGEST_BYTES + 1 : DIGEST_BYTES + 4] != bytes(3):
+            raise PacketError(Fault.PADDING, f"{where}: chunk table")
+        if encoding not in known:
+            raise PacketError(Fault.ENCODING, f"{where}: number {encoding} in the chunk table")
+        most = raw_size(entry.raw_bytes, index)
+        if size > most or (encoding == Encoding.RAW and size != most):
+            raise PacketError(Fault.ENCODING, f"{where}: body of {size} bytes in the chunk table")
+        rows.append(Row(bytes(row[:DIGEST_BYTES]), encoding, size))
+    if chunk_root(entry.raw_bytes, (row.digest for row in rows)) != entry.digest:
+        raise PacketError(Fault.DIGEST, f"{where}: chunk table")
+    return rows
+
+
+def decode_object(entry: IndexEntry, region: memoryview, base: Base | None) -> CarriedObject:
     """View one object in its region of the packet, `entry.encoded_bytes` long.
 
     Raises: PacketError, whatever the bytes.
     """
     where = f"object {entry.digest.hex()[:16]}"
-    if entry.base is not None:
-        raise PacketError(Fault.BASE, where)
-    if entry.encoding not in (Encoding.RAW, Encoding.PLANES):
-        raise PacketError(Fault.ENCODING, f"{where}: number {entry.encoding}")
-    start = _padded(ROW_BYTES * entry.chunk_count)
+    start = at = table_bytes(entry)
     if len(region) < start:
         raise PacketError(Fault.TRUNCATED, f"{where}: chunk table")
-    _check_zero(region, ROW_BYTES * entry.chunk_count, where)
-    chunks: list[bytes] = []
+    rows = chunk_rows(entry, region[:start])
     bodies: list[tuple[int, memoryview]] = []
-    at = start
-    for row in range(0, ROW_BYTES * entry.chunk_count, ROW_BYTES):
-        digest, encoding, size = _read_row(region[row : row + ROW_BYTES], where)
-        if encoding not in (Encoding.RAW, entry.encoding):
-            raise PacketError(Fault.ENCODING, f"{where}: number {encoding} in the chunk table")
-        raw_bytes = min(CHUNK_BYTES, entry.raw_bytes - len(chunks) * CHUNK_BYTES)
-        if size > raw_bytes or (encoding == Encoding.RAW and size != raw_bytes):
-            raise PacketError(Fault.ENCODING, f"{where}: body of {size} bytes in the chunk table")
-        if len(region) < at + _padded(size):
-            raise PacketError(Fault.TRUNCATED, f"{where}: chunk {len(chunks)}")
-        _check_zero(region, at + size, where)
-        chunks.append(digest)
-        bodies.append((encoding, region[at : at + size]))
-        at += _padded(size)
+    for row in rows:
+        end = at + row.body_bytes
+        if len(region) < _padded(end):
+            raise PacketError(Fault.TRUNCATED, f"{where}: chunk {len(bodies)}")
+        check_zero(region, end, where)
+        bodies.append((row.encoding, region[at:end]))
+        at = _padded(end)
     if at != len(region):
         raise PacketError(Fault.TRAILING, where)
-    if chunk_root(entry.raw_bytes, chunks) != entry.digest:
-        raise PacketError(Fault.DIGEST, f"{where}: chunk table")
     raw = region[start : start + entry.raw_bytes] if entry.encoding == Encoding.RAW else None
-    return CarriedObject(entry.digest, entry.raw_bytes, tuple(chunks), tuple(bodies), raw)
-
-
-def _read_row(row: memoryview, where: str) -> tuple[bytes, int, int]:
-    if row[DIGEST_BYTES + 1 : DIGEST_BYTES + 4] != bytes(3):
-        raise PacketError(Fault.PADDING, f"{where}: chunk table")
-    return bytes(row[:DIGEST_BYTES]), row[DIGEST_BYTES], int.from_bytes(row[-4:], "little")
+    chunks = tuple(row.digest for row in rows)
+    return CarriedObject(entry.digest, entry.raw_bytes, chunks, tuple(bodies), raw, base)
 
 
 def _padded(size: int) -> int:
     return size + -size % ALIGN_BYTES
 
 
-def _check_zero(region: memoryview, start: int, where: str) -> None:
+def check_zero(region: memoryview, start: int, where: str) -> None:
+    """Refuse padding from `start` on that is not zero."""
     pad = -start % ALIGN_BYTES
     if region[start : start + pad] != bytes(pad):
         raise PacketError(Fault.PADDING, where)

@@ -2,6 +2,8 @@
 
     seconds = raw / split + coded / code  +  8 * encoded / link  +  raw / merge + coded / decode
 
+with `fit` and `unfit` in place of both terms for the compact forms, which are tried on the probe.
+
 Rules of this file: no clock. Sizes come from a probe of at most half a MiB, speeds from the caller;
 those below were measured by benchmarks/codec.py, whose last table prints a machine's own.
 Source: spec/rationale.md, "Choosing an encoding".
@@ -14,12 +16,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from mfd.packet.chunks import Encoding, coded_share, encode_chunk, items_of
-from mfd.packet.limits import CHUNK_BYTES
+from mfd.packet.carried import CarriedObject
+from mfd.packet.chunks import COMPACT, NEEDS_BASE, Encoding, coded_share, encode_chunk
+from mfd.packet.layout import Items, Layout
+from mfd.packet.packet import Packet, bases_of, carried
 from mfd.packet.planes import native
 from mfd.packet.tensors import Buffer
 
-__all__ = ["NATIVE", "NUMPY", "Choice", "Speeds", "choose"]
+__all__ = ["NATIVE", "NUMPY", "Choice", "Speeds", "choose", "choose_all"]
 
 PROBES = 8
 PROBE_BYTES = 64 << 10
@@ -36,10 +40,12 @@ class Speeds:
     merge: float  # planes into raw bytes
     merge_delta: float
     decode: float  # bytes of planes out of the entropy coder
+    fit: float  # raw bytes into codes and scales, or into changes
+    unfit: float
 
 
-NATIVE = Speeds(split=10e9, split_delta=8e9, code=1e9, merge=15e9, merge_delta=10e9, decode=3e9)
-NUMPY = Speeds(split=4e9, split_delta=2e9, code=1e9, merge=4e9, merge_delta=2e9, decode=3e9)
+NATIVE = Speeds(10e9, 8e9, code=1e9, merge=15e9, merge_delta=10e9, decode=3e9, fit=1e9, unfit=2e9)
+NUMPY = Speeds(4e9, 2e9, code=1e9, merge=4e9, merge_delta=2e9, decode=3e9, fit=1e9, unfit=2e9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +62,25 @@ class Choice:
 class _Piece:
     raw: memoryview
     base: memoryview
-    item_bytes: int
-    floats: bool
+    items: Items
+
+
+def choose_all(
+    packet: Packet, *, link_bps: float, base: Packet | None = None, speeds: Speeds | None = None
+) -> dict[bytes, Choice]:
+    """Choose for each object of a packet, by digest; `encode` takes what this gives.
+
+    `base` is a packet that the receiver holds.
+    Raises: ValueError for a link that carries nothing; PacketError for a base that is not sound.
+    """
+    bases = bases_of(packet, base)
+    chosen = {}
+    for item in carried(packet):
+        parts = (item.buffer(),) if isinstance(item, CarriedObject) else item.parts
+        under = bases.get(item.digest)
+        raw = None if under is None else under.raw
+        chosen[item.digest] = choose(*parts, link_bps=link_bps, base=raw, speeds=speeds)
+    return chosen
 
 
 def choose(
@@ -77,10 +100,12 @@ def choose(
     probed = sum(len(piece.raw) for piece in pieces)
     seconds = {Encoding.RAW: 8 * total / link_bps}
     sizes = {Encoding.RAW: total}
-    for encoding in (Encoding.PLANES, Encoding.DELTA):
-        if encoding is Encoding.DELTA and base is None:
+    for encoding in (Encoding.PLANES, Encoding.DELTA, *COMPACT):
+        if encoding in NEEDS_BASE and base is None:
             continue
-        encoded, coded = _probe(pieces, encoding)
+        encoded, coded, fits = _probe(pieces, encoding, based=base is not None)
+        if encoding in COMPACT and not fits:
+            continue
         sizes[encoding] = round(encoded / probed * total)
         fixed = _seconds_per_byte(encoding, coded / probed, speeds)
         seconds[encoding] = fixed * total + 8 * sizes[encoding] / link_bps
@@ -92,7 +117,7 @@ def _pieces(parts: Sequence[Buffer], total: int, base: memoryview) -> list[_Piec
     """Cut probes from the parts that lie at even distances in the object."""
     views = [memoryview(part).cast("B") for part in parts if len(part)]
     starts = list(accumulate((len(view) for view in views), initial=0))
-    items = items_of(views[0], total)
+    layout = Layout(views[0], total)
     pieces = {}
     for probe in range(PROBES):
         place = (2 * probe + 1) * total // (2 * PROBES)
@@ -101,27 +126,34 @@ def _pieces(parts: Sequence[Buffer], total: int, base: memoryview) -> list[_Piec
         first = min(place - start, max(0, len(view) - PROBE_BYTES)) // ALIGN * ALIGN
         at = start + first
         raw = view[first : first + PROBE_BYTES]
-        pieces[at] = _Piece(raw, base[at : at + len(raw)], *items[at // CHUNK_BYTES])
+        pieces[at] = _Piece(raw, base[at : at + len(raw)], layout.items(at, at + len(raw)))
     return list(pieces.values())
 
 
-def _probe(pieces: Sequence[_Piece], encoding: Encoding) -> tuple[int, float]:
-    """Return the encoded bytes of all pieces, and how many of theirs an entropy coder handled."""
-    encoded, coded = 0, 0.0
+def _probe(pieces: Sequence[_Piece], encoding: Encoding, *, based: bool) -> tuple[int, float, bool]:
+    """Return the encoded bytes of all pieces, how many an entropy coder handled, whether one fits.
+
+    A piece fits whose content is in the form that was asked for.
+    """
+    encoded, coded, fits = 0, 0.0, False
     for piece in pieces:
         used, body = encode_chunk(
             piece.raw,
-            item_bytes=piece.item_bytes,
+            item_bytes=piece.items.width,
             encoding=encoding,
-            base=piece.base,
-            floats=piece.floats,
+            base=piece.base if based else None,
+            floats=piece.items.floats,
+            runs=piece.items.runs,
         )
         encoded += len(body)
         coded += coded_share(used, body) * len(piece.raw)
-    return encoded, coded
+        fits = fits or used is encoding
+    return encoded, coded, fits
 
 
 def _seconds_per_byte(encoding: Encoding, coded_share: float, speeds: Speeds) -> float:
+    if encoding in COMPACT:
+        return 1 / speeds.fit + 1 / speeds.unfit
     delta = encoding is Encoding.DELTA
     split = speeds.split_delta if delta else speeds.split
     merge = speeds.merge_delta if delta else speeds.merge

@@ -8,52 +8,25 @@ Source: spec/packet.md, section "Chunk encodings".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
-from math import prod
 
 import numpy as np
-import zstandard
 
-from mfd.packet.delta import Array, fitted
+from mfd.packet.blocks import FORMS, decode_blocks, encode_blocks
+from mfd.packet.coder import PAYS, PLANE_HEAD, read_planes, write_planes
+from mfd.packet.delta import fitted
 from mfd.packet.errors import Fault, PacketError
-from mfd.packet.limits import ALIGN_BYTES, CHUNK_BYTES
-from mfd.packet.objects import DTYPES, HEAD_BYTES, Buffer, read_table
+from mfd.packet.layout import Run
+from mfd.packet.limits import CHUNK_BYTES
 from mfd.packet.planes import UINTS, Code, merge, split
+from mfd.packet.sparse import decode_sparse, encode_sparse
+from mfd.packet.tensors import Buffer
 
-__all__ = [
-    "Encoding",
-    "coded_share",
-    "decode_chunk",
-    "encode_chunk",
-    "item_bytes_at",
-    "item_bytes_of",
-    "items_of",
-]
+__all__ = ["COMPACT", "NEEDS_BASE", "Encoding", "coded_share", "decode_chunk", "encode_chunk"]
 
 HEAD = 4  # u8 item bytes, u8 code, 2 zero
-PLANE_HEAD = 4  # u32: bytes of the plane's body, top bit set where it is a zstd frame
-ZSTD_BIT = 1 << 31
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-PROBE_BYTES = 16 << 10  # of each plane, coded first: most mantissa planes give up here
-PAYS = 0.98  # a plane that keeps more than this share of its bytes is cheaper raw
 DELTA_WINS = 0.6  # no weights fill fewer planes than that; above it both encodings are tried
-# Almost no matches, so that what remains is zstd's Huffman coder: exponents have low entropy and
-# no repeats. Against level 1: 9 % smaller, 2.8 times as fast (spec/rationale.md).
-HUFFMAN = zstandard.ZstdCompressionParameters(
-    strategy=zstandard.STRATEGY_FAST,
-    min_match=7,
-    hash_log=6,
-    window_log=20,
-    write_content_size=True,
-    write_checksum=False,
-    write_dict_id=False,
-)
-# Sign, exponent, mantissa: not two numbers in a byte, nor an exponent alone.
-FLOATS = {n for n in DTYPES if n[0] in "fc" or n == "bf16"} - {"f4_e2m1fn_x2", "f8_e8m0fnu"}
-# Complex numbers are pairs of floats.
-ITEM_BYTES = {
-    name: size // 2 if name.startswith("c") else size for name, (size, _) in DTYPES.items()
-}
 
 
 class Encoding(IntEnum):
@@ -62,6 +35,14 @@ class Encoding(IntEnum):
     RAW = 0
     PLANES = 1
     DELTA = 2
+    INT8 = 3
+    INT4 = 4
+    SIGN = 5
+    SPARSE = 6
+
+
+COMPACT = (Encoding.INT8, Encoding.INT4, Encoding.SIGN, Encoding.SPARSE)
+NEEDS_BASE = (Encoding.DELTA, Encoding.SIGN, Encoding.SPARSE)
 
 
 def encode_chunk(
@@ -71,12 +52,15 @@ def encode_chunk(
     encoding: Encoding = Encoding.PLANES,
     base: Buffer | None = None,
     floats: bool = True,
+    runs: Sequence[Run] = (),
 ) -> tuple[Encoding, Buffer]:
     """Return the encoding used and the body: what was asked for, or what is smaller without it.
 
-    DELTA needs `base`, the raw chunk of the same index of an object that the reader holds, and
-    gives way to PLANES; PLANES give way to RAW, which is `raw` itself. `item_bytes` (1, 2, 4 or 8)
-    is the width of most elements in the chunk, `floats` tells their kind; both affect size alone.
+    `base` is the raw chunk of the same index of an object that the reader holds. A compact form
+    that the content is not in gives way to DELTA where there is a base; DELTA gives way to PLANES,
+    and these to RAW, which is `raw` itself. `item_bytes` (1, 2, 4 or 8) is the width of most
+    elements in the chunk, `floats` tells their kind, `runs` (see Layout) where blocks of 64 begin;
+    all three affect size alone.
     Raises: ValueError for an empty chunk, one above 1 MiB, or another width.
     """
     if not 0 < len(raw) <= CHUNK_BYTES:
@@ -86,8 +70,13 @@ def encode_chunk(
     if encoding is Encoding.RAW:
         return Encoding.RAW, raw
     used, body = encoding, b""
-    if encoding is Encoding.DELTA and base is not None:
-        body = _encode_planes(raw, item_bytes, Code.FLOATS if floats else Code.INTEGERS, base)
+    if encoding in FORMS:
+        body = encode_blocks(raw, encoding, runs, base) or b""
+    elif encoding is Encoding.SPARSE and base is not None:
+        body = encode_sparse(raw, item_bytes, base, floats=floats) or b""
+    if not body and encoding is not Encoding.PLANES and base is not None:
+        code = Code.FLOATS if floats else Code.INTEGERS
+        used, body = Encoding.DELTA, _encode_planes(raw, item_bytes, code, base)
     if not body or len(body) > DELTA_WINS * len(raw):
         planes = _encode_planes(raw, item_bytes, Code.ROTATED, None)
         if not body or len(planes) <= len(body):
@@ -108,7 +97,7 @@ def decode_chunk(
     With `out`, writable bytes of that size, the content is written there and `out` comes back.
     The digest is the caller's business.
     Raises: PacketError, whatever the body; Fault.LIMIT where raw_bytes is no chunk's size,
-        Fault.BASE where the body is a DELTA and no base is given.
+        Fault.BASE where the body builds upon a base and none is given.
     """
     if not 0 < raw_bytes <= CHUNK_BYTES:
         raise PacketError(Fault.LIMIT, f"a chunk of {raw_bytes} bytes")
@@ -119,26 +108,34 @@ def decode_chunk(
             return body
         out[:] = body
         return out
-    if encoding not in (Encoding.PLANES, Encoding.DELTA):
+    if encoding not in DECODERS:
         raise PacketError(Fault.ENCODING, f"number {encoding}")
     if len(body) >= raw_bytes:
-        raise PacketError(Fault.ENCODING, "planes are not shorter than raw")
-    if encoding == Encoding.PLANES:
-        base = None
-    elif base is None:
-        raise PacketError(Fault.BASE, "a chunk that is a delta")
+        raise PacketError(Fault.ENCODING, "a body that is not shorter than raw")
+    if encoding in NEEDS_BASE and base is None:
+        raise PacketError(Fault.BASE, "a chunk that builds upon another")
     if out is None:
         out = np.empty(raw_bytes, np.uint8).data
-    _decode_planes(memoryview(body).cast("B"), out, base)
+    view = memoryview(body).cast("B")
+    if encoding in FORMS:
+        decode_blocks(view, encoding, out, base)
+    elif encoding == Encoding.SPARSE:
+        assert base is not None
+        decode_sparse(view, out, base)
+    else:
+        _decode_planes(view, out, base if encoding == Encoding.DELTA else None)
     return out
+
+
+DECODERS = frozenset(Encoding) - {Encoding.RAW}
 
 
 def coded_share(encoding: int, body: Buffer) -> float:
     """Return the share of a chunk's raw bytes that an entropy coder handles, 0 to 1.
 
-    For bodies that `encode_chunk` made: what they cost to make and to read depends on it.
+    For bodies of PLANES and DELTA that `encode_chunk` made: what they cost depends on it.
     """
-    if encoding == Encoding.RAW:
+    if encoding not in (Encoding.PLANES, Encoding.DELTA):
         return 0.0
     width = body[0]
     return sum(body[HEAD + PLANE_HEAD * k + 3] >> 7 for k in range(width)) / width
@@ -149,105 +146,16 @@ def _encode_planes(raw: Buffer, width: int, code: Code, base: Buffer | None) -> 
     view = memoryview(raw).cast("B")
     end = len(view) // width * width
     planes = split(view[:end], width, code=code, base=None if base is None else fitted(base, end))
-    coder = zstandard.ZstdCompressor(compression_params=HUFFMAN)
-    heads, bodies = bytearray(), []
-    for plane in planes:
-        coded, body = _encode_plane(plane, coder)
-        heads += (len(body) | (ZSTD_BIT if coded else 0)).to_bytes(PLANE_HEAD, "little")
-        bodies.append(body)
-    return b"".join([bytes([width, code, 0, 0]), heads, *bodies, view[end:]])
-
-
-def _encode_plane(plane: Array, coder: zstandard.ZstdCompressor) -> tuple[bool, Buffer]:
-    middle = max(0, len(plane) - PROBE_BYTES) // 2
-    probe = plane[middle : middle + PROBE_BYTES]
-    if len(coder.compress(probe.data)) > PAYS * len(probe):
-        return False, plane.data
-    body = coder.compress(plane.data)
-    return (True, body) if len(body) < PAYS * len(plane) else (False, plane.data)
+    return b"".join([bytes([width, code, 0, 0]), *write_planes(planes), view[end:]])
 
 
 def _decode_planes(body: memoryview, out: memoryview, base: Buffer | None) -> None:
     width = body[0] if len(body) >= HEAD else 0
-    at = HEAD + PLANE_HEAD * width
     codes = (Code.ROTATED,) if base is None else (Code.INTEGERS, Code.FLOATS)
-    if width not in UINTS or len(body) < at or body[1] not in codes or body[2:HEAD] != bytes(2):
+    if width not in UINTS or body[1] not in codes or body[2:HEAD] != bytes(2):
         raise PacketError(Fault.ENCODING, "head of the planes")
     count = len(out) // width
-    heads = [int.from_bytes(body[i : i + 4], "little") for i in range(HEAD, at, PLANE_HEAD)]
     end = count * width
-    if at + sum(head & ~ZSTD_BIT for head in heads) + len(out) - end != len(body):
-        raise PacketError(Fault.ENCODING, "planes do not fill their body")
-    coder = zstandard.ZstdDecompressor()
-    planes: list[Array] = []
-    for head in heads:
-        size = head & ~ZSTD_BIT
-        planes.append(_decode_plane(body[at : at + size], head >= ZSTD_BIT, count, coder))
-        at += size
+    planes, tail = read_planes(body, HEAD, [count] * width, len(out) - end)
     merge(planes, out[:end], code=Code(body[1]), base=None if base is None else fitted(base, end))
-    out[end:] = body[at:]
-
-
-def _decode_plane(
-    body: memoryview, coded: bool, count: int, coder: zstandard.ZstdDecompressor
-) -> Array:
-    if not coded:
-        if len(body) != count:
-            raise PacketError(Fault.ENCODING, f"plane of {len(body)}, not {count} bytes")
-        return np.frombuffer(body, np.uint8)
-    try:
-        # A frame must tell its size, so that no more memory than that is ever taken.
-        if body[:4] != ZSTD_MAGIC or zstandard.frame_content_size(body) != count:
-            raise PacketError(Fault.ENCODING, f"zstd frame of other than {count} bytes")
-        plane = coder.decompress(body, allow_extra_data=False)
-    except zstandard.ZstdError as exc:
-        raise PacketError(Fault.ENCODING, "zstd frame") from exc
-    if len(plane) != count:
-        raise PacketError(Fault.ENCODING, f"zstd frame of other than {count} bytes")
-    return np.frombuffer(plane, np.uint8)
-
-
-def item_bytes_of(layer: Buffer, raw_bytes: int | None = None) -> list[int]:
-    """Return, for each chunk of a layer object, the width that holds most of its bytes.
-
-    The first bytes up to the end of the table are enough where `raw_bytes` tells the object's size.
-    An object that is no layer gives 1 throughout.
-    """
-    return [width for width, _ in items_of(layer, raw_bytes)]
-
-
-def items_of(layer: Buffer, raw_bytes: int | None = None) -> list[tuple[int, bool]]:
-    """Return for each chunk what `item_bytes_of` does, and whether those elements are floats."""
-    size = len(layer) if raw_bytes is None else raw_bytes
-    chunks = -(-size // CHUNK_BYTES)
-    try:
-        table_bytes, rows = read_table(layer)
-    except PacketError:
-        return [(1, False)] * chunks
-    counts: list[dict[int, int]] = [{} for _ in range(chunks)]
-    floats: list[dict[int, int]] = [{} for _ in range(chunks)]  # of each width, bytes of floats
-    offset = HEAD_BYTES + table_bytes
-    for _, dtype, shape in rows:
-        offset += -offset % ALIGN_BYTES
-        end = min(offset + DTYPES[dtype][0] * prod(shape), size)
-        while offset < end:
-            index = offset // CHUNK_BYTES
-            upto = min(end, (index + 1) * CHUNK_BYTES)
-            width = ITEM_BYTES[dtype]
-            counts[index][width] = counts[index].get(width, 0) + upto - offset
-            if dtype in FLOATS:
-                floats[index][width] = floats[index].get(width, 0) + upto - offset
-            offset = upto
-    return [_most(*pair) for pair in zip(counts, floats, strict=True)]
-
-
-def _most(count: dict[int, int], floats: dict[int, int]) -> tuple[int, bool]:
-    if not count:
-        return 1, False
-    width = max(count, key=lambda w: (count[w], w))
-    return width, 2 * floats.get(width, 0) >= count[width]
-
-
-def item_bytes_at(layer: Buffer, chunk: int) -> int:
-    """Return the element width for one chunk of a layer object, as `item_bytes_of` does for all."""
-    return item_bytes_of(layer)[chunk]
+    out[end:] = tail

@@ -20,19 +20,20 @@ from mfd.packet.quantise import (
     GRIDS,
     Grid,
     codes_of,
+    delta_scales,
     dequantise,
     largest,
     mean,
-    power_below,
+    sign_scales,
+    sign_steps,
 )
-from mfd.packet.sparse import commit_largest
 from mfd.packet.tensors import DTYPES, Tensor
+from mfd.packet.topk import commit_largest
 
 __all__ = ["Committed", "Way", "commit"]
 
 RUN = 1 << 15  # elements; three scratch arrays of them stay in a cache of 512 KiB
 ROWS = RUN // BLOCK
-BASE_FLOOR = 2.0**-19  # of a block's largest base: sums lose less than a sixteenth of a scale
 
 
 class Way(StrEnum):
@@ -243,7 +244,7 @@ def _commit_deltas(deltas: Array, under: Array, grid: Grid, scratch: tuple[Array
     peaks, heights = largest(deltas, spare), largest(under, spare)
     if not (np.isfinite(peaks).all() and np.isfinite(heights).all()):
         return np.inf
-    scales = grid.scales(peaks, heights * np.float32(BASE_FLOOR))
+    scales = delta_scales(peaks, heights, grid)
     codes_of(deltas, scales, spare)
     dequantise(spare, scales, spare)
     np.add(under, spare, out=values)
@@ -259,14 +260,8 @@ def _commit_signs(
     means = mean(deltas, spare, counts)
     if not all(np.isfinite(found).all() for found in (peaks, heights, means)):
         return np.inf
-    scales = power_below(means * np.float32(1.5))
-    floor = np.maximum(heights * np.float32(BASE_FLOOR), np.float32(2.0**-125))
-    scales[scales < floor] = 0
-    np.add(deltas, np.float32(0), out=deltas)  # no -0, as in codes
-    signs = spare.view("<u4")
-    np.bitwise_and(deltas.view("<u4"), np.uint32(1 << 31), out=signs)
-    np.bitwise_or(signs, scales.view("<u4")[:, None], out=signs)
-    np.add(spare, np.float32(0), out=spare)
+    scales = sign_scales(means, heights)
+    sign_steps(deltas, scales, spare)
     np.add(under, spare, out=values)
     wide = scales.astype("<f8")
     errors = np.maximum(peaks, wide) + (heights + wide) * 2.0**-23

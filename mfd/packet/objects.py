@@ -8,7 +8,7 @@ Source: spec/packet.md, sections "Layer object" and "Digest".
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -33,11 +33,13 @@ __all__ = [
     "DTYPES",
     "Buffer",
     "LayerObject",
+    "LazyLayer",
     "Tensor",
     "chunk_digest",
     "chunk_root",
     "object_digest",
     "pack_layer",
+    "pack_lazily",
     "read_table",
     "unpack_layer",
     "wrap_object",
@@ -61,11 +63,43 @@ class LayerObject:
         return b"".join(self.parts)
 
 
+@dataclass(frozen=True, slots=True)
+class LazyLayer:
+    """A layer object that is not kept in memory: a function loads it whenever it is wanted."""
+
+    load: Callable[[], Mapping[str, Any]]
+    raw_bytes: int
+    chunks: tuple[bytes, ...]
+    digest: bytes
+
+    @property
+    def parts(self) -> tuple[Buffer, ...]:
+        """Load the layer and lay it out."""
+        return tuple(_lay_out(self.load()))
+
+    def tobytes(self) -> bytes:
+        """Load the layer and join its parts."""
+        return b"".join(self.parts)
+
+
 def pack_layer(tensors: Mapping[str, Any]) -> LayerObject:
     """Lay tensors (each a Tensor, numpy array or torch tensor) out and name them by digest.
 
     Raises: TypeError or ValueError for what the format cannot carry: an element type, a name, ...
     """
+    return wrap_object(*_lay_out(tensors))
+
+
+def pack_lazily(load: Callable[[], Mapping[str, Any]]) -> LazyLayer:
+    """Name a layer that does not stay in memory; `load` must give the same tensors at every call.
+
+    Raises: as pack_layer.
+    """
+    made = pack_layer(load())
+    return LazyLayer(load, made.raw_bytes, made.chunks, made.digest)
+
+
+def _lay_out(tensors: Mapping[str, Any]) -> list[Buffer]:
     if sys.byteorder != "little":  # pragma: no cover - no such machine in reach
         raise RuntimeError("mfd.packet needs a little-endian machine")
     items = sorted((name.encode(), Tensor.of(value)) for name, value in tensors.items())
@@ -85,7 +119,7 @@ def pack_layer(tensors: Mapping[str, Any]) -> LayerObject:
         if pad := -size % ALIGN_BYTES:
             parts.append(bytes(pad))
             size += pad
-    return wrap_object(*parts)
+    return parts
 
 
 def wrap_object(*parts: Buffer) -> LayerObject:

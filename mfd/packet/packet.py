@@ -9,12 +9,19 @@ Source: spec/packet.md, section "Packet".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
-from mfd.packet.carried import CarriedObject, decode_object, encode_object
+from mfd.packet.carried import (
+    Base,
+    CarriedObject,
+    Mapped,
+    check_entry,
+    decode_object,
+    encode_object,
+)
 from mfd.packet.chunks import Encoding
 from mfd.packet.envelope import NOWHERE, Envelope, decode_envelope, encode_envelope
 from mfd.packet.errors import Fault, PacketError
@@ -28,7 +35,15 @@ from mfd.packet.manifest import (
     sign_manifest,
     verify_manifest,
 )
-from mfd.packet.objects import Buffer, LayerObject, object_digest, pack_layer, unpack_layer
+from mfd.packet.objects import (
+    Buffer,
+    LayerObject,
+    LazyLayer,
+    object_digest,
+    pack_layer,
+    pack_lazily,
+    unpack_layer,
+)
 from mfd.packet.signing import SIGNATURE_BYTES, Signer, Verifier
 from mfd.packet.task import LayerRef
 from mfd.packet.tensors import Tensor
@@ -36,7 +51,24 @@ from mfd.packet.tensors import Tensor
 if TYPE_CHECKING:
     from mmap import mmap
 
-__all__ = ["FORMAT", "MAGIC", "Packet", "decode", "encode"]
+__all__ = [
+    "FORMAT",
+    "MAGIC",
+    "Chosen",
+    "Head",
+    "Held",
+    "Packet",
+    "bases_of",
+    "carried",
+    "decode",
+    "encode",
+    "encoding_of",
+    "head_bytes",
+    "holder",
+    "named",
+    "pack_head",
+    "read_head",
+]
 
 MAGIC = b"\x93MFD"  # no text begins with this byte in ASCII or UTF-8
 FORMAT = 1
@@ -51,14 +83,14 @@ class Packet:
     manifest: Manifest
     manifest_bytes: bytes  # exactly what is signed
     signature: bytes  # 64 bytes, or none: for local use
-    objects: Mapping[bytes, LayerObject | CarriedObject]
+    objects: Mapping[bytes, LayerObject | LazyLayer | CarriedObject]
     envelope: Envelope = NOWHERE  # its index is written anew by `encode`
 
     @classmethod
     def of(
         cls,
         manifest: Manifest,
-        objects: Iterable[LayerObject | CarriedObject],
+        objects: Iterable[LayerObject | LazyLayer | CarriedObject],
         *,
         signer: Signer | None = None,
         envelope: Envelope = NOWHERE,
@@ -68,7 +100,7 @@ class Packet:
         Raises: ValueError where the manifest breaks a rule or does not name an object.
         """
         by_digest = {item.digest: item for item in objects}
-        if strangers := by_digest.keys() - _named(manifest).keys():
+        if strangers := by_digest.keys() - named(manifest).keys():
             raise ValueError(f"the manifest names no object {min(strangers).hex()}")
         body, signature = (
             sign_manifest(manifest, signer) if signer else (encode_manifest(manifest), b"")
@@ -93,12 +125,17 @@ class Packet:
         """Make a packet of {tensor name: array} or {layer name: {tensor name: array}}.
 
         Arrays are numpy arrays, torch tensors or Tensors; layers keep their order; flat tensors
-        make one layer named "model". Nothing is copied.
+        make one layer named "model". Nothing is copied. A layer may also be a function that
+        loads its tensors: it is called to name the layer, and again whenever the layer is encoded,
+        so that models larger than memory can be sent (see `encode_stream`).
         Raises: TypeError or ValueError for what cannot travel.
         """
-        nested = tensors and all(isinstance(value, Mapping) for value in tensors.values())
+        nested = tensors and all(isinstance(v, Mapping) or _loads(v) for v in tensors.values())
         layers = dict(tensors) if nested else {"model": tensors}
-        packed = {name: pack_layer(layer) for name, layer in layers.items()}
+        packed = {
+            name: pack_lazily(layer) if _loads(layer) else pack_layer(layer)
+            for name, layer in layers.items()
+        }
         manifest = Manifest(
             walker=walker,
             model=model,
@@ -115,30 +152,31 @@ class Packet:
         )
         return cls.of(manifest, packed.values(), signer=signer, envelope=envelope)
 
-    def object(self, digest: bytes) -> Buffer:
+    def object(self, digest: bytes, mapped: Mapped = map) -> Buffer:
         """Return one raw object: a view where it lies raw, else decoded.
 
+        `mapped` may be the `map` of an executor, to decode with many threads.
         Raises: PacketError; Fault.OBJECT where the packet does not carry it.
         """
         item = self.objects.get(digest)
         if item is None:
             raise PacketError(Fault.OBJECT, digest.hex()[:16])
-        return item.tobytes() if isinstance(item, LayerObject) else item.buffer()
+        return item.buffer(mapped) if isinstance(item, CarriedObject) else item.tobytes()
 
-    def layer(self, index: int) -> dict[str, Tensor]:
+    def layer(self, index: int, mapped: Mapped = map) -> dict[str, Tensor]:
         """Return the tensors of one layer.
 
         Raises: PacketError; IndexError where the model has no such layer.
         """
-        return unpack_layer(self.object(self.manifest.layers[index].digest))
+        return unpack_layer(self.object(self.manifest.layers[index].digest, mapped))
 
-    def tensors(self) -> dict[str, dict[str, Tensor]]:
+    def tensors(self, mapped: Mapped = map) -> dict[str, dict[str, Tensor]]:
         """Return the tensors of every layer that the packet carries, by layer name.
 
         Raises: PacketError.
         """
-        layers = self.manifest.layers
-        return {ref.name: self.layer(ref.index) for ref in layers if ref.digest in self.objects}
+        here = [ref for ref in self.manifest.layers if ref.digest in self.objects]
+        return {ref.name: self.layer(ref.index, mapped) for ref in here}
 
     def check(self) -> None:
         """Compare the content of every carried object with its digest.
@@ -152,39 +190,147 @@ class Packet:
                 raise PacketError(Fault.DIGEST, f"object {item.digest.hex()[:16]}")
 
 
-def encode(packet: Packet, encoding: Encoding = Encoding.PLANES) -> list[Buffer]:
+def _loads(layer: object) -> TypeGuard[Callable[[], Mapping[str, Any]]]:
+    return callable(layer) and not isinstance(layer, Mapping)
+
+
+class _Choice(Protocol):
+    @property
+    def encoding(self) -> Encoding: ...
+
+
+Chosen = Encoding | Mapping[bytes, Encoding | _Choice]  # for all objects, or by digest
+Held = Packet | Mapping[bytes, Buffer]  # objects that a reader has already, by digest
+
+
+def encoding_of(digest: bytes, chosen: Chosen) -> Encoding:
+    """Return the encoding chosen for an object; PLANES where nothing was."""
+    found = chosen if isinstance(chosen, Encoding) else chosen.get(digest, Encoding.PLANES)
+    return found if isinstance(found, Encoding) else found.encoding
+
+
+def bases_of(packet: Packet, base: Packet | None) -> dict[bytes, Base]:
+    """Return for each object that the packet carries the layer of the same name in `base`.
+
+    Raises: PacketError where the base is not sound.
+    """
+    if base is None:
+        return {}
+    before = {ref.name: ref.digest for ref in base.manifest.layers if ref.digest in base.objects}
+    return {
+        ref.digest: Base(before[ref.name], base.object(before[ref.name]))
+        for ref in packet.manifest.layers
+        if ref.digest in packet.objects and before.get(ref.name, ref.digest) != ref.digest
+    }
+
+
+def carried(packet: Packet) -> list[LayerObject | LazyLayer | CarriedObject]:
+    """Return the objects of a packet in the order in which they travel, that of the layers."""
+    found = (packet.objects.get(digest) for digest in named(packet.manifest))
+    return [item for item in found if item is not None]
+
+
+def encode(
+    packet: Packet,
+    encoding: Chosen = Encoding.PLANES,
+    *,
+    base: Packet | None = None,
+    mapped: Mapped = map,
+) -> list[Buffer]:
     """Return the packet as parts to be written one after the other; RAW copies no tensor.
+
+    `encoding` is one for all objects, or one by digest (`choose_all` makes such a map for a link).
+    `base` is a packet that the reader holds: DELTA and the like build upon its layers of the same
+    names. `mapped` may be the `map` of an executor, to encode with many threads.
+    Raises: ValueError for an envelope that cannot travel; PacketError for a base that is not sound.
+    """
+    index, parts = [], []
+    bases = bases_of(packet, base)
+    for item in carried(packet):
+        chosen = encoding_of(item.digest, encoding)
+        entry, encoded = encode_object(item, chosen, bases.get(item.digest), mapped)
+        index.append(entry)
+        parts += encoded
+    return [pack_head(packet, replace(packet.envelope, index=tuple(index))), *parts]
+
+
+def pack_head(packet: Packet, envelope: Envelope) -> bytes:
+    """Return what stands before the objects: preamble, envelope, manifest, signature, padding.
 
     Raises: ValueError for an envelope that cannot travel.
     """
-    index, parts = [], []
-    for digest in _named(packet.manifest):  # in the order of the layers
-        if (item := packet.objects.get(digest)) is not None:
-            entry, encoded = encode_object(item, encoding)
-            index.append(entry)
-            parts += encoded
-    envelope = encode_envelope(replace(packet.envelope, index=tuple(index)))
-    preamble = PREAMBLE.pack(
-        MAGIC, FORMAT, 0, len(envelope), len(packet.manifest_bytes), len(packet.signature), 0
-    )
-    head = b"".join([preamble, envelope, packet.manifest_bytes, packet.signature])
-    return [head + bytes(-len(head) % ALIGN_BYTES), *parts]
+    first, body, signature = encode_envelope(envelope), packet.manifest_bytes, packet.signature
+    preamble = PREAMBLE.pack(MAGIC, FORMAT, 0, len(first), len(body), len(signature), 0)
+    head = b"".join([preamble, first, body, signature])
+    return head + bytes(-len(head) % ALIGN_BYTES)
+
+
+def holder(held: Held | None) -> Callable[[bytes], Buffer | None]:
+    """Return a function that gives a raw object that is held, or None."""
+    if held is None:
+        return lambda _: None
+    if isinstance(held, Packet):
+        return lambda digest: held.object(digest) if digest in held.objects else None
+    return held.get
 
 
 def decode(
     buffer: Buffer | mmap,
     verify: Verifier | None = None,
     *,
+    held: Held | None = None,
     decoded_bytes_max: int = DECODED_BYTES_MAX,
 ) -> Packet:
     """Read a packet over bytes, a memoryview or an mmap, which it borrows.
 
     Raw objects stay where they are; encoded ones are decoded when asked for, and may come to
     `decoded_bytes_max` bytes in all. Chunk tables are proven, content is not: see `Packet.check`.
-    With `verify`, an unsigned packet is refused.
+    With `verify`, an unsigned packet is refused. `held` are the objects upon which others build.
     Raises: PacketError, whatever the bytes.
     """
     view = memoryview(buffer).cast("B").toreadonly()
+    head = read_head(view, verify, decoded_bytes_max)
+    end = head.size
+    objects = {}
+    holds = holder(held)
+    for entry in head.envelope.index:
+        base = check_entry(entry, holds)
+        if len(view) < end + entry.encoded_bytes:
+            raise PacketError(Fault.TRUNCATED, f"object {entry.digest.hex()[:16]}")
+        objects[entry.digest] = decode_object(entry, view[end : end + entry.encoded_bytes], base)
+        end += entry.encoded_bytes
+    if end != len(view):
+        raise PacketError(Fault.TRAILING, f"{len(view) - end} bytes after the last object")
+    return Packet(head.manifest, head.manifest_bytes, head.signature, objects, head.envelope)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What stands before the objects of a packet."""
+
+    manifest: Manifest
+    manifest_bytes: bytes
+    signature: bytes
+    envelope: Envelope
+    size: int  # bytes up to the first object
+
+
+def head_bytes(preamble: memoryview) -> int:
+    """Return how many bytes stand before the objects of the packet that begins so.
+
+    Raises: PacketError, whatever the bytes.
+    """
+    size = PREAMBLE.size + sum(_read_preamble(preamble))
+    return size + -size % ALIGN_BYTES
+
+
+def read_head(
+    view: memoryview, verify: Verifier | None, decoded_bytes_max: int = DECODED_BYTES_MAX
+) -> Head:
+    """Read what stands before the objects; the index agrees with the manifest.
+
+    Raises: PacketError, whatever the bytes.
+    """
     envelope_bytes, manifest_bytes, signature_bytes = _read_preamble(view)
     start = PREAMBLE.size
     envelope_end = start + envelope_bytes
@@ -200,15 +346,7 @@ def decode(
     manifest = verify_manifest(body, signature, verify) if verify else decode_manifest(body)
     envelope = decode_envelope(view[start:envelope_end])
     _check_index(manifest, envelope, decoded_bytes_max)
-    objects = {}
-    for entry in envelope.index:
-        if len(view) < end + entry.encoded_bytes:
-            raise PacketError(Fault.TRUNCATED, f"object {entry.digest.hex()[:16]}")
-        objects[entry.digest] = decode_object(entry, view[end : end + entry.encoded_bytes])
-        end += entry.encoded_bytes
-    if end != len(view):
-        raise PacketError(Fault.TRAILING, f"{len(view) - end} bytes after the last object")
-    return Packet(manifest, body, signature, objects, envelope)
+    return Head(manifest, body, signature, envelope, end)
 
 
 def _read_preamble(view: memoryview) -> tuple[int, int, int]:
@@ -226,21 +364,21 @@ def _read_preamble(view: memoryview) -> tuple[int, int, int]:
     return envelope, manifest, signature
 
 
-def _named(manifest: Manifest) -> dict[bytes, int | None]:
+def named(manifest: Manifest) -> dict[bytes, int | None]:
     """Digest -> raw bytes, where the manifest tells, of every object that may travel with it."""
-    named: dict[bytes, int | None] = {ref.digest: ref.raw_bytes for ref in manifest.layers}
-    named.setdefault(manifest.plan, None)
-    return named
+    found: dict[bytes, int | None] = {ref.digest: ref.raw_bytes for ref in manifest.layers}
+    found.setdefault(manifest.plan, None)
+    return found
 
 
 def _check_index(manifest: Manifest, envelope: Envelope, decoded_bytes_max: int) -> None:
-    named = _named(manifest)
+    sizes = named(manifest)
     decoded = 0
     for entry in envelope.index:
         where = f"object {entry.digest.hex()[:16]}"
-        if entry.digest not in named:
+        if entry.digest not in sizes:
             raise PacketError(Fault.FIELD, f"the manifest does not name {where}")
-        if named[entry.digest] not in (None, entry.raw_bytes):
+        if sizes[entry.digest] not in (None, entry.raw_bytes):
             raise PacketError(Fault.FIELD, f"the manifest tells another size of {where}")
         decoded += entry.raw_bytes if entry.encoding != Encoding.RAW else 0
     if decoded > decoded_bytes_max:

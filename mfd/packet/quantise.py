@@ -13,10 +13,23 @@ import numpy as np
 
 from mfd.packet.floats import Array, cut
 
-__all__ = ["BLOCK", "GRIDS", "Grid", "codes_of", "dequantise", "largest", "mean", "power_below"]
+__all__ = [
+    "BLOCK",
+    "GRIDS",
+    "Grid",
+    "codes_of",
+    "delta_scales",
+    "dequantise",
+    "largest",
+    "mean",
+    "sign_scales",
+    "sign_steps",
+]
 
 BLOCK = 64  # elements under one scale
 NORMAL_MIN = 2.0**-126
+BASE_FLOOR = 2.0**-19  # of a block's largest base: sums lose less than a sixteenth of a scale
+SIGN_MIN = 2.0**-125
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +97,27 @@ def dequantise(codes: Array, scales: Array, out: Array) -> None:
     np.multiply(codes, scales[:, None], out=out)
 
 
-def power_below(values: Array) -> Array:
+def delta_scales(peaks: Array, heights: Array, grid: Grid) -> Array:
+    """Return the scale of each block of differences: their peaks, and those of the base."""
+    return grid.scales(peaks, heights * np.float32(BASE_FLOOR))
+
+
+def sign_scales(means: Array, heights: Array) -> Array:
+    """Return the step of each block: a power of two near the mean difference, or 0."""
+    scales = _power_below(means * np.float32(1.5))
+    scales[scales < np.maximum(heights * np.float32(BASE_FLOOR), np.float32(SIGN_MIN))] = 0
+    return scales
+
+
+def sign_steps(deltas: Array, scales: Array, out: Array) -> None:
+    """Write each block's scale with the signs of its differences, zeros positive."""
+    np.add(deltas, np.float32(0), out=out)  # no -0, as in codes
+    bits = out.view("<u4")
+    np.bitwise_and(bits, np.uint32(1 << 31), out=bits)
+    np.bitwise_or(bits, scales.view("<u4")[:, None], out=bits)
+    np.add(out, np.float32(0), out=out)
+
+
+def _power_below(values: Array) -> Array:
     """Return the largest power of two not above each f32; 0 below the normal ones."""
     return (values.view("<u4") & 0x7F800000).view("<f4")

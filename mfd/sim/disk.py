@@ -7,8 +7,9 @@ from collections import deque
 from blake3 import blake3
 
 from mfd.core.effects import Keep, Store
-from mfd.packet.chunks import Encoding, decode_chunk, encode_chunk, item_bytes_at
+from mfd.packet.chunks import Encoding, decode_chunk, encode_chunk
 from mfd.packet.errors import Fault, PacketError
+from mfd.packet.layout import item_bytes_at
 from mfd.packet.limits import CHUNK_BYTES
 from mfd.packet.objects import Buffer, LayerObject, chunk_root
 

@@ -122,9 +122,9 @@ def packet_bytes(encoding: Encoding = Encoding.RAW, **changes: Any) -> bytearray
     return bytearray(b"".join(encode(packet, encoding)))
 
 
-def with_entry(change: dict[int, Any]) -> bytes:
+def with_entry(change: dict[int, Any], packet: bytes | None = None) -> bytes:
     """Return a packet whose first index entry has other columns."""
-    packet = packet_bytes()
+    packet = packet_bytes() if packet is None else packet
     size = int.from_bytes(packet[6:8], "little")
     fields = msgpack.unpackb(packet[16 : 16 + size], strict_map_key=False)
     for column, value in change.items():

@@ -11,7 +11,7 @@ OLD = DICE.normal(0, 0.02, 600_000).astype("<f4")
 NEW = (OLD + DICE.normal(0, 2e-5, OLD.size)).astype("<f4")
 BASE = pack_layer({"weight": OLD}).tobytes()
 LAYER = pack_layer({"weight": NEW})
-RAW, PLANES, DELTA = Encoding
+RAW, PLANES, DELTA = Encoding.RAW, Encoding.PLANES, Encoding.DELTA
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_strange_base_is_not_used() -> None:
 def test_sizes_are_near_the_real_ones() -> None:
     choice = choose(*LAYER.parts, link_bps=1e6, base=BASE)
     raw = LAYER.tobytes()
-    for encoding in Encoding:
+    for encoding in (RAW, PLANES, DELTA):
         real = sum(
             len(
                 encode_chunk(

@@ -21,7 +21,8 @@ from mfd.packet import (
     item_bytes_of,
     pack_layer,
 )
-from mfd.packet.chunks import coded_share, items_of
+from mfd.packet.chunks import coded_share
+from mfd.packet.layout import Layout
 from tests.packet import reference
 
 MIB = 1 << 20
@@ -142,7 +143,7 @@ def test_the_base_must_be_at_hand() -> None:
     assert decode_chunk(encoding, body, raw_bytes=MIB, base=raw) != raw  # the digest tells
 
 
-@pytest.mark.parametrize("encoding", Encoding)
+@pytest.mark.parametrize("encoding", [Encoding.RAW, Encoding.PLANES, Encoding.DELTA])
 def test_into_the_memory_of_the_caller(encoding: Encoding) -> None:
     raw = TUNED.tobytes()[:-3] + b"abc"
     used, body = encode_chunk(raw, item_bytes=4, encoding=encoding, base=WEIGHTS.tobytes())
@@ -242,5 +243,7 @@ def test_kinds_of_elements_follow_the_table() -> None:
         }
     )
     kinds = [(4, True), (4, False), (2, True), (1, False), (1, False), (1, False)]
-    assert items_of(layer.tobytes()) == kinds
-    assert items_of(b"no layer") == [(1, False)]
+    layout = Layout(layer.parts[0], layer.raw_bytes)
+    found = [layout.chunk(index) for index in range(layout.chunks)]
+    assert [(items.width, items.floats) for items in found] == kinds
+    assert (Layout(b"no layer").chunk(0).width, Layout(b"no layer").chunk(0).floats) == (1, False)
