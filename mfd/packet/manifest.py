@@ -188,6 +188,8 @@ def decode_manifest(buffer: Buffer) -> Manifest:
         raise fields.fail(8, Fault.ORDER)
     if len({ref.name for ref in layers}) != len(layers):
         raise fields.fail(8, Fault.ORDER)
+    if len({(ref.digest, ref.raw_bytes) for ref in layers}) != len({ref.digest for ref in layers}):
+        raise fields.fail(8)
     kind = fields.uint(10, max(Kind))
     plan = fields.bytes(12)
     trained = fields.list(14, RANGES_MAX, lambda item: _read_range(item, len(layers)))

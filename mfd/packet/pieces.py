@@ -288,11 +288,11 @@ class Assembly:
             bytes(piece.body[at : at + DIGEST_BYTES])
             for at in range(0, len(piece.body), DIGEST_BYTES)
         ]
-        known = {**dict(enumerate(digests, piece.index)), **found.digests}
+        known = {**found.digests, **dict(enumerate(digests, piece.index))}
         chunks = -(-piece.raw_bytes // CHUNK_BYTES)
         if len(known) == chunks:
             if chunk_root(piece.raw_bytes, (known[i] for i in range(chunks))) != piece.object:
-                # One of several pieces is wrong, and nobody can say which: begin anew.
+                # Of several pieces one is wrong, and nobody can say which: begin anew.
                 found.digests.clear()
                 raise PacketError(Fault.DIGEST, f"list of object {piece.object.hex()[:16]}")
             found.listed, found.raw_bytes = True, piece.raw_bytes
@@ -307,10 +307,7 @@ class Assembly:
         if not found.listed:
             raise PacketError(Fault.FIELD, f"{where}: its list is not here yet")
         base = None
-        if piece.base is not None:
-            raw = self._holds(piece.base)
-            if raw is None:
-                raise PacketError(Fault.BASE, where)
+        if piece.base is not None and (raw := self._holds(piece.base)) is not None:
             base = Base(piece.base, raw).chunk(piece.index)
         size = raw_size(piece.raw_bytes, piece.index)
         made = decode_chunk(piece.encoding, piece.body, raw_bytes=size, base=base)

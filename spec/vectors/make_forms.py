@@ -21,13 +21,23 @@ from make import (
     MANIFEST,
     PLAN_RECORD,
     Vector,
+    header,
     patched,
     planes,
     with_entry,
     zstd_frame,
 )
 
-from mfd.packet import Encoding, LayerRef, Packet, encode, pack_layer, version_of, wrap_object
+from mfd.packet import (
+    Encoding,
+    LayerRef,
+    Packet,
+    encode,
+    encode_manifest,
+    pack_layer,
+    version_of,
+    wrap_object,
+)
 
 Case = tuple[str, str, str, bytes, dict[str, Any], Any]
 Plane = tuple[bool, bytes]  # True: a zstd frame
@@ -137,6 +147,17 @@ def valid() -> Iterator[Case]:
     )
     args = {"encoding": 3, "raw_bytes": 200 + 56 + 200 + 4}
     yield "int8_halves", "runs of f16 and bf16, zstd frames", "chunk", halves, args, value
+    two = blocks(
+        0,
+        [(0, 0, 65), (264, 0, 66)],
+        [raw(b"\xc0\x80\xc0\x80"), raw(b"\x3f\x3e\x3f\x3e"), raw(nibbles_of([*SMALL, *SMALL, 7]))],
+        b"four",
+    )
+    value = [q * (1.5 if i % 65 < 64 else 0.25) for i, q in enumerate([*SMALL, *SMALL])]
+    value = [abs(v) if v == 0 else v for v in [*value, 1.75]]
+    args = {"encoding": 4, "raw_bytes": 528}
+    whole = bits(value[:65]) + b"four".hex() + bits(value[65:])
+    yield "int4_runs", "two runs, the first of an odd number of codes", "chunk", two, args, whole
     values = [q * (1.5 if i < 64 else 0.25) for i, q in enumerate(SMALL)]
     values = [abs(v) if v == 0 else v for v in values]
     yield "int4", "an odd number of codes", "chunk", INT4, INT4_ARGS, bits(values)
@@ -146,6 +167,11 @@ def valid() -> Iterator[Case]:
     items[2], items[300], items[599] = 0x3F800001, 0x3F800002, 0x3F800003
     value = b"".join(item.to_bytes(4, "little") for item in items).hex()
     yield "sparse", "gaps of one and two bytes", "chunk", SPARSE, SPARSE_ARGS, value
+    wide = b"\x28\xb5\x2f\xfd\xc0\x68" + (128).to_bytes(8, "little") + b"\x03\x04\x00\x7f"
+    body = planes(4, [*[(True, zstd_frame(0, 128))] * 3, (True, wide)])
+    args = {"encoding": 1, "raw_bytes": 512}
+    about = "a frame with a window of 8 MiB"
+    yield "planes_window", about, "chunk", body, args, "0000803f" * 128
     same = sparse(2, 1, b"", [raw(), raw()], tail=b"\x05")
     args = {"encoding": 6, "raw_bytes": 31, "base": "07" * 31}
     yield "sparse_nothing", "no element changed, a tail", "chunk", same, args, "07" * 30 + "05"
@@ -230,6 +256,14 @@ def invalid() -> Iterator[Case]:
     yield from invalid_codes()
     yield from invalid_sparse()
     yield from invalid_pieces()
+    checked = b"\x28\xb5\x2f\xfd\xe4" + (128).to_bytes(8, "little") + b"\x03\x04\x00\x7f" + bytes(4)
+    body = planes(4, [*[(True, zstd_frame(0, 128))] * 3, (True, checked)])
+    args: dict[str, Any] = {"encoding": 1, "raw_bytes": 512}
+    yield "chunk_checksum", "a frame whose checksum is wrong", "chunk", body, args, "ENCODING"
+    refs = [[0, "a", LAYER.digest, 64], [1, "b", LAYER.digest, 128]]
+    body = header(encode_manifest(MANIFEST), {8: refs})
+    about = "one digest for objects of two sizes"
+    yield "manifest_two_sizes", about, "manifest", body, {}, "FIELD"
     _, packet = based()
     yield "packet_no_base", "a base that is not held", "packet", packet, {}, "BASE"
     args = {"held": {BASE_LAYER.digest.hex(): BASE_LAYER.tobytes().hex()}}
@@ -249,7 +283,6 @@ def invalid_blocks() -> Iterator[Case]:
         ("short", "three bytes", INT8[:3]),
         ("based", "based is 2", patched(INT8, 0, b"\x02")),
         ("zero", "the zero byte is not", patched(INT8, 1, b"\x01")),
-        ("no_run", "no run", blocks(0, [], [raw(), raw(), raw()], bytes(340))),
         ("cut_run", "256 runs told, one there", patched(INT8, 2, b"\x00\x01")),
         ("many_runs", "1,025 runs told", patched(INT8, 2, b"\x01\x04")),
         ("type", "a run of type 3", blocks(0, [(64, 3, 67)], bodies, rest)),

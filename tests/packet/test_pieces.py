@@ -109,7 +109,7 @@ def changed(piece: bytes, at: int) -> bytes:
         (changed(LISTS[0], 100), Fault.DIGEST),
         (changed(CHUNKS[0], 35), Fault.FIELD),  # another object
         (changed(CHUNKS[0], 16), Fault.FIELD),  # another size
-        (changed(CHUNKS[0], 65), Fault.BASE),
+        (changed(CHUNKS[0], 6)[:6] + b"\x02" + CHUNKS[0][7:], Fault.BASE),
         (changed(CHUNKS[0], 6), Fault.ENCODING),  # planes said to be raw
     ],
 )

@@ -49,6 +49,8 @@ LAYERS = st.dictionaries(NAMES, tensors(), max_size=5)
 @st.composite
 def manifests(draw: st.DrawFn) -> Manifest:
     names = draw(st.lists(NAMES, min_size=1, max_size=6, unique=True))
+    digests = draw(st.lists(DIGESTS, min_size=len(names), max_size=len(names)))
+    sizes: dict[bytes, int] = {}
     cuts = sorted(draw(st.sets(st.integers(0, len(names)), max_size=4)))
     width = draw(st.sampled_from([(1, 1), (1, 2), (3, 4), (2, 65_535)]))
     scale = Scale(*width, draw(st.integers(0, 65_535)), draw(st.integers(0, 64)))
@@ -69,8 +71,8 @@ def manifests(draw: st.DrawFn) -> Manifest:
         model=draw(DIGESTS),
         seq=draw(st.integers(0, INT_MAX)),
         layers=tuple(
-            LayerRef(i, name, draw(DIGESTS), draw(st.integers(1, 2**40)))
-            for i, name in enumerate(names)
+            LayerRef(i, name, digest, sizes.setdefault(digest, draw(st.integers(1, 2**40))))
+            for i, (name, digest) in enumerate(zip(names, digests, strict=True))
         ),
         plan=draw(DIGESTS),
         trainer=draw(DIGESTS),
