@@ -4,8 +4,8 @@
 //   import { decode } from "./decoder.mjs";
 //   const { manifest, envelope, layers } = decode(bytes, { verify: true });
 //
-// Whatever the bytes, decode gives a value or throws a PacketError whose `fault` is a name of
-// section 11.
+// Assembly does the same out of pieces. Whatever the bytes, they give a value or throw a
+// PacketError whose `fault` is a name of section 11.
 // Integers of headers are BigInt and floats are Number, since MessagePack tells them apart.
 
 import { createPublicKey, verify as verifyBytes } from "node:crypto";
@@ -26,10 +26,17 @@ const PLAN_LIMIT = 64 << 10;
 const ENVELOPE_LIMIT = 65535;
 const TABLE_LIMIT = 16 << 20;
 const DECODED_LIMIT = 64n << 30n;
+const WINDOW_LIMIT = 8 << 20;
 const RAW = 0;
 const PLANES = 1;
 const DELTA = 2;
-const ENCODINGS = [RAW, PLANES, DELTA];
+const INT8 = 3;
+const INT4 = 4;
+const SIGN = 5;
+const SPARSE = 6;
+const ENCODINGS = [RAW, PLANES, DELTA, INT8, INT4, SIGN, SPARSE];
+const NEED_BASE = [DELTA, SIGN, SPARSE];
+const MAY_NEED_BASE = [INT8, INT4];
 
 const ELEMENT_BYTES = new Map(
   [
@@ -64,6 +71,13 @@ function asBuffer(bytes) {
   if (ArrayBuffer.isView(bytes))
     return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   return Buffer.from(bytes);
+}
+
+/** Refuse bytes that do not begin with `magic`, or are shorter than a head (P-50, P-90). */
+function needMagic(bytes, magic, headBytes, what) {
+  const begin = bytes.subarray(0, magic.length);
+  need(begin.equals(magic.subarray(0, begin.length)), "MAGIC", `this is no ${what}`);
+  need(bytes.length >= headBytes, "TRUNCATED", `the ${what} is shorter than its header`);
 }
 
 function needZeros(bytes, from, to) {
@@ -397,6 +411,12 @@ export function decodeManifest(bytes) {
     "the names of the layers",
   );
   needDistinct(manifest.parents, "the parents");
+  const sizes = new Map(layers.map(([, , name, rawBytes]) => [hex(name), rawBytes]));
+  need(
+    layers.every(([, , name, rawBytes]) => sizes.get(hex(name)) === rawBytes),
+    "FIELD",
+    "layers of one digest have other raw bytes",
+  );
   needRanges(trained, BigInt(layers.length));
   const [above, below] = scale;
   need(
@@ -582,6 +602,8 @@ function frameBytes(frame, content) {
   need(sizeBytes > 0, "ENCODING", "a zstd frame does not declare its size");
   let at = 5 + (1 - single);
   need(frame.length >= at + dictionaryBytes + sizeBytes, "ENCODING", "a zstd frame is cut");
+  const window = single ? content : 2 ** (10 + (frame[5] >> 3)) * (1 + (frame[5] & 7) / 8);
+  need(window <= WINDOW_LIMIT, "ENCODING", "a zstd frame has a window above 8 MiB");
   const dictionary = frame.subarray(at, (at += dictionaryBytes));
   need(
     dictionary.every((byte) => byte === 0),
@@ -636,34 +658,41 @@ function rotateRight(raw, width) {
   }
 }
 
-/** Planes and tail of a PLANES or DELTA body, and what its first two bytes tell (P-42, P-43). */
-function readPlanes(body, rawBytes) {
+/** Planes of `sizes` bytes, whose heads stand at `heads`, and what follows them (P-43). */
+function takePlanes(body, heads, sizes) {
+  let at = heads + 4 * sizes.length;
+  need(body.length >= at, "ENCODING", "the body is shorter than its head");
+  const planes = sizes.map((size, i) => {
+    const head = body.readUInt32LE(heads + 4 * i);
+    const plane = body.subarray(at, (at += head & 0x7fffffff));
+    need(at <= body.length, "ENCODING", "a plane ends after the body");
+    if (head >>> 31) {
+      need(size > 0, "ENCODING", "an empty plane is a zstd frame");
+      return unpackPlane(plane, size);
+    }
+    need(plane.length === size, "ENCODING", "a plane has another size");
+    return plane;
+  });
+  return { planes, rest: body.subarray(at) };
+}
+
+/** Width and code of the elements of a body, and how many of them there are (P-42, P-45, P-84). */
+function elementsOf(body, rawBytes, codes) {
   need(body.length >= 4, "ENCODING", "the body is shorter than its head");
   const [width, code] = body;
   need([1, 2, 4, 8].includes(width), "ENCODING", `elements of ${width} bytes`);
+  need(codes.includes(code), "ENCODING", `code ${code} is not known here`);
   need(body.readUInt16LE(2) === 0, "ENCODING", "the head is not zero where it must be");
-  let at = 4 + 4 * width;
-  need(body.length >= at, "ENCODING", "the body is shorter than its head");
-  const count = Math.floor(rawBytes / width);
-  const planes = [];
-  for (let i = 0; i < width; i++) {
-    const head = body.readUInt32LE(4 + 4 * i);
-    const plane = body.subarray(at, (at += head & 0x7fffffff));
-    need(at <= body.length, "ENCODING", "a plane ends after the body");
-    if (head >>> 31) planes.push(unpackPlane(plane, count));
-    else need(planes.push(plane) && plane.length === count, "ENCODING", "a plane has another size");
-  }
-  const tail = body.subarray(at);
-  need(tail.length === rawBytes - count * width, "ENCODING", "the tail has another size");
-  return { width, code, planes, count, tail };
+  return { width, code, count: Math.floor(rawBytes / width) };
 }
 
 function decodePlanes(body, rawBytes) {
-  const { width, code, planes, count, tail } = readPlanes(body, rawBytes);
-  need(code === 0, "ENCODING", "the head is not zero where it must be");
+  const { width, count } = elementsOf(body, rawBytes, [0]);
+  const { planes, rest } = takePlanes(body, 4, Array(width).fill(count));
+  need(rest.length === rawBytes - count * width, "ENCODING", "the tail has another size");
   const raw = joinPlanes(planes, width, count);
   if (width > 1) rotateRight(raw, width);
-  return Buffer.concat([raw, tail]);
+  return Buffer.concat([raw, rest]);
 }
 
 const READ = { 1: "getUint8", 2: "getUint16", 4: "getUint32", 8: "getBigUint64" };
@@ -685,15 +714,190 @@ function addBase(raw, base, width, floats) {
   }
 }
 
-function decodeDelta(body, rawBytes, base) {
+/** A copy of the base of a chunk, cut or filled up with zeros to its size (P-46). */
+function baseBytes(base, rawBytes) {
   need(base, "BASE", "the base of a chunk is not at hand");
-  const { width, code, planes, count, tail } = readPlanes(body, rawBytes);
-  need(code === 1 || code === 2, "ENCODING", `code ${code} of a delta is not known`);
-  const raw = joinPlanes(planes, width, count);
   const padded = Buffer.alloc(rawBytes);
   asBuffer(base).copy(padded);
-  addBase(raw, padded, width, code === 2);
-  return Buffer.concat([raw, tail]);
+  return padded;
+}
+
+function decodeDelta(body, rawBytes, base) {
+  const old = baseBytes(base, rawBytes);
+  const { width, code, count } = elementsOf(body, rawBytes, [1, 2]);
+  const { planes, rest } = takePlanes(body, 4, Array(width).fill(count));
+  need(rest.length === rawBytes - count * width, "ENCODING", "the tail has another size");
+  const raw = joinPlanes(planes, width, count);
+  addBase(raw, old, width, code === 2);
+  return Buffer.concat([raw, rest]);
+}
+
+/** The numbers of the `changed` elements that the gaps lead to, of `count` (P-84). */
+function placesOf(gaps, changed, count) {
+  const places = [];
+  let at = 0;
+  for (const byte of gaps) {
+    at += byte;
+    if (byte < 255) places.push(at++);
+  }
+  need(places.length === changed && gaps.at(-1) !== 255, "ENCODING", "gaps of another number");
+  need(at <= count, "ENCODING", "the gaps lead beyond the elements");
+  return places;
+}
+
+function decodeSparse(body, rawBytes, base) {
+  const raw = baseBytes(base, rawBytes);
+  const { width, code, count } = elementsOf(body, rawBytes, [1, 2]);
+  need(body.length >= 12, "ENCODING", "the body is shorter than its head");
+  const [changed, gapBytes] = [body.readUInt32LE(4), body.readUInt32LE(8)];
+  need(changed <= count, "ENCODING", "more elements change than there are");
+  need(
+    gapBytes >= changed && gapBytes <= changed + Math.floor(count / 255),
+    "ENCODING",
+    `gaps of ${gapBytes} bytes for ${changed} elements`,
+  );
+  const sizes = [gapBytes, ...Array(width).fill(changed)];
+  const { planes, rest } = takePlanes(body, 12, sizes);
+  need(rest.length === rawBytes - count * width, "ENCODING", "the tail has another size");
+  const places = placesOf(planes.shift(), changed, count);
+  const elements = joinPlanes(planes, width, changed);
+  const old = Buffer.alloc(elements.length);
+  places.forEach((place, i) => raw.copy(old, i * width, place * width, (place + 1) * width));
+  addBase(elements, old, width, code === 2);
+  places.forEach((place, i) => elements.copy(raw, place * width, i * width, (i + 1) * width));
+  rest.copy(raw, count * width);
+  return raw;
+}
+
+const BLOCK = 64;
+const BLOCK_FORMS = new Map([
+  [INT8, { scaleBytes: 2, bits: 8 }],
+  [INT4, { scaleBytes: 2, bits: 4 }],
+  [SIGN, { scaleBytes: 1, bits: 1 }],
+]);
+const F32 = 0;
+const F16 = 1;
+
+const word = new DataView(new ArrayBuffer(4));
+
+function f32(bits) {
+  word.setUint32(0, bits);
+  return word.getFloat32(0);
+}
+
+function f32Bits(value) {
+  word.setFloat32(0, value);
+  return word.getUint32(0);
+}
+
+/** The bits of `value` as f32, f16 or bf16, which hold it exactly (P-83). */
+function floatBits(value, type) {
+  need(Number.isFinite(value) && Math.fround(value) === value, "ENCODING", `${value} is no f32`);
+  const bits = f32Bits(value);
+  if (type === F32) return bits;
+  if (type !== F16) {
+    need((bits & 0xffff) === 0, "ENCODING", `${value} is no bf16`);
+    return bits >>> 16;
+  }
+  const size = Math.abs(value);
+  const subnormal = size < 2 ** -14;
+  const half = subnormal ? size * 2 ** 24 : ((bits & 0x7fffffff) - (112 << 23)) / 2 ** 13;
+  need(size < 65536 && Number.isInteger(half), "ENCODING", `${value} is no f16`);
+  return ((bits >>> 16) & 0x8000) | half;
+}
+
+/** First byte, end, type, elements and bytes of an element of every run of a body (P-80). */
+function runsOf(body, based, rawBytes) {
+  const count = body.readUInt16LE(2);
+  need(count >= 1 && count <= 1024, "ENCODING", `a body of ${count} runs`);
+  need(body.length >= 4 + 8 * count, "ENCODING", "the body is shorter than its head");
+  const runs = [];
+  let end = 0;
+  for (let at = 4; at < 4 + 8 * count; at += 8) {
+    const [first, type, elements] = [
+      body.readUInt32LE(at),
+      body[at + 4],
+      body.readUIntLE(at + 5, 3),
+    ];
+    need(type <= (based ? F32 : 2), "ENCODING", `a run of type ${type}`);
+    const width = type === F32 ? 4 : 2;
+    need(elements > 0 && first % width === 0, "ENCODING", "a run is empty or lies askew");
+    need(first >= end, "ENCODING", "the runs do not ascend, or overlap");
+    end = first + width * elements;
+    need(end <= rawBytes, "ENCODING", "a run ends after the chunk");
+    runs.push({ first, end, type, elements, width });
+  }
+  return runs;
+}
+
+/** The scales of all blocks: the upper half of an f32, or its exponent alone (P-81). */
+function scalesOf(planes) {
+  const [low, high] = planes;
+  return Array.from(low, (byte, i) => {
+    const bits = high ? ((high[i] << 8) | byte) << 16 : byte << 23;
+    need(bits >= 0 && bits < 0x7f800000, "ENCODING", "a scale is negative or not finite");
+    return f32(bits);
+  });
+}
+
+/** The codes of all elements, of `bits` bits each, as integers (P-81). */
+function codesOf(plane, bits, count) {
+  const used = (count * bits) % 8;
+  need(used === 0 || plane.at(-1) >> used === 0, "ENCODING", "bits follow the last code");
+  const codes = new Int8Array(count);
+  for (let i = 0; i < count; i++) {
+    const field = plane[(i * bits) >> 3] >> ((i * bits) & 7);
+    codes[i] = bits === 1 ? 1 - 2 * (field & 1) : (field << (32 - bits)) >> (32 - bits);
+    need(codes[i] !== -(1 << (bits - 1)) || bits === 1, "ENCODING", `a code of ${codes[i]}`);
+  }
+  return codes;
+}
+
+/** The bits of `[b + v]` (P-83). */
+function sumBits(b, v) {
+  floatBits(v, F32);
+  need(Number.isFinite(b), "ENCODING", "an element of the base is not finite");
+  return floatBits(Math.fround(b + v), F32);
+}
+
+const sumOf = (items, number) => items.reduce((sum, item) => sum + number(item), 0);
+
+function decodeBlocks(encoding, body, rawBytes, base) {
+  need(body.length >= 4, "ENCODING", "the body is shorter than its head");
+  const based = body[0] === 1;
+  need(body[0] <= 1 && body[1] === 0, "ENCODING", "the head is not 0 or 1 where it must be");
+  need(based || encoding !== SIGN, "ENCODING", "signs without a base");
+  const raw = based ? baseBytes(base, rawBytes) : Buffer.alloc(rawBytes);
+  const runs = runsOf(body, based, rawBytes);
+  const count = sumOf(runs, (run) => run.elements);
+  const blocks = sumOf(runs, (run) => Math.ceil(run.elements / BLOCK));
+  const { scaleBytes, bits } = BLOCK_FORMS.get(encoding);
+  const sizes = [...Array(scaleBytes).fill(blocks), Math.ceil((count * bits) / 8)];
+  const { planes, rest } = takePlanes(body, 4 + 8 * runs.length, sizes);
+  const covered = sumOf(runs, (run) => run.end - run.first);
+  need(rest.length === rawBytes - covered, "ENCODING", "the rest has another size");
+  const codes = codesOf(planes.pop(), bits, count);
+  const scales = scalesOf(planes);
+  let [code, block, taken, end] = [0, 0, 0, 0];
+  for (const run of runs) {
+    taken += rest.copy(raw, end, taken, taken + run.first - end);
+    end = run.end;
+    for (let i = 0; i < run.elements; i++) {
+      const value = codes[code++] * scales[block + Math.floor(i / BLOCK)] + 0;
+      const at = run.first + run.width * i;
+      if (run.width === 2) raw.writeUInt16LE(floatBits(value, run.type), at);
+      else if (based) raw.writeUInt32LE(sumBits(raw.readFloatLE(at), value), at);
+      else raw.writeUInt32LE(floatBits(value, F32), at);
+    }
+    block += Math.ceil(run.elements / BLOCK);
+  }
+  rest.copy(raw, end, taken);
+  return raw;
+}
+
+/** Whether a chunk stands upon a base: always, or where its body is based (P-63, P-80). */
+function needsBase(encoding, body) {
+  return NEED_BASE.includes(encoding) || (MAY_NEED_BASE.includes(encoding) && body[0] === 1);
 }
 
 /** The raw bytes of one chunk (section 7); `base` is the base object from the chunk's place on. */
@@ -706,7 +910,9 @@ export function decodeChunk(encoding, body, rawBytes, base = null) {
   }
   need(body.length < rawBytes, "ENCODING", "a body is no shorter than the raw chunk");
   if (encoding === PLANES) return decodePlanes(asBuffer(body), rawBytes);
-  return decodeDelta(asBuffer(body), rawBytes, base);
+  if (encoding === DELTA) return decodeDelta(asBuffer(body), rawBytes, base);
+  if (encoding === SPARSE) return decodeSparse(asBuffer(body), rawBytes, base);
+  return decodeBlocks(encoding, asBuffer(body), rawBytes, base);
 }
 
 // Sections 8 and 9: packet, envelope, objects
@@ -717,6 +923,7 @@ const DESTINATION = check(
 );
 const BASE = check((v) => v === null || isBytes(v, 32), "32 bytes or nothing");
 const U8 = int(0, 255);
+
 const ENVELOPE = [
   [0, "destination", DESTINATION],
   [2, "hop_limit", U8],
@@ -727,7 +934,7 @@ const ENVELOPE = [
 ];
 const ENTRY = ["digest", "encoding", "base", "encoded_bytes", "chunk_count", "raw_bytes"];
 
-/** The fields of an envelope (section 8). */
+/** The fields of an envelope (section 8); `part` stays among the unknown ones (P-55). */
 export function decodeEnvelope(bytes) {
   need(bytes.length <= ENVELOPE_LIMIT, "LIMIT", "the envelope is above 65,535 bytes");
   const envelope = readHeader(asBuffer(bytes), "envelope", ENVELOPE);
@@ -753,7 +960,12 @@ export function decodeEnvelope(bytes) {
 function chunkRows(region, entry) {
   const encoding = Number(entry.encoding);
   need(ENCODINGS.includes(encoding), "ENCODING", `encoding ${encoding} is not known`);
-  need(encoding !== DELTA || entry.base, "ENCODING", "a delta that names no base");
+  need(
+    entry.base || !NEED_BASE.includes(encoding),
+    "ENCODING",
+    `encoding ${encoding} without the name of a base`,
+  );
+  need(!entry.base?.equals(entry.digest), "ENCODING", "an object is its own base");
   const count = Number(entry.chunk_count);
   let at = upTo64(40 * count);
   need(at <= region.length, "TRUNCATED", "an object is shorter than its chunk table");
@@ -763,9 +975,9 @@ function chunkRows(region, entry) {
     const head = region.subarray(40 * i, 40 * i + 40);
     needZeros(head, 33, 36);
     need(
-      head[32] === RAW || head[32] === encoding,
+      encoding === RAW ? head[32] === RAW : ENCODINGS.includes(head[32]),
       "ENCODING",
-      "a chunk is not of its object's encoding",
+      `a chunk of encoding ${head[32]} in an object of encoding ${encoding}`,
     );
     const end = at + head.readUInt32LE(36);
     need(upTo64(end) <= region.length, "TRUNCATED", "a chunk ends after its object");
@@ -785,9 +997,16 @@ function chunkRows(region, entry) {
   return rows;
 }
 
+/** The raw bytes of a chunk, which have the digest that the object's list says (P-62, P-92). */
+function provenChunk({ encoding, body }, rawBytes, base, chunkDigest) {
+  const raw = decodeChunk(encoding, body, rawBytes, base);
+  need(Buffer.from(blake3(raw)).equals(chunkDigest), "DIGEST", "a chunk has another digest");
+  return raw;
+}
+
 /**
  * The raw content of an object, every chunk checked (P-62); no copy where it is raw (P-61).
- * `bases` are raw objects by digest in hex, against which deltas may be decoded.
+ * `bases` are raw objects by digest in hex, on which chunks may stand.
  */
 function objectBytes(region, entry, bases) {
   const rawBytes = Number(entry.raw_bytes);
@@ -797,13 +1016,7 @@ function objectBytes(region, entry, bases) {
   const pieces = rows.map((chunk, index) => {
     const at = index * CHUNK;
     const old = base && asBuffer(base).subarray(at);
-    const raw = decodeChunk(chunk.encoding, chunk.body, Math.min(CHUNK, rawBytes - at), old);
-    need(
-      Buffer.from(blake3(raw)).equals(chunk.digest),
-      "DIGEST",
-      `chunk ${index} has another digest`,
-    );
-    return raw;
+    return provenChunk(chunk, Math.min(CHUNK, rawBytes - at), old, chunk.digest);
   });
   if (entry.encoding !== 0n) return Buffer.concat(pieces);
   const begin = upTo64(40 * rows.length);
@@ -811,20 +1024,23 @@ function objectBytes(region, entry, bases) {
 }
 
 function needNamed(entry, manifest) {
-  const layer = manifest.layers.find(([, , name]) => name.equals(entry.digest));
-  if (layer)
-    need(
-      layer[3] === entry.raw_bytes,
-      "FIELD",
-      "an object has other raw bytes than the manifest says",
-    );
-  else need(manifest.plan.equals(entry.digest), "FIELD", "the manifest does not name an object");
+  const layers = manifest.layers.filter(([, , name]) => name.equals(entry.digest));
+  need(
+    layers.length > 0 || manifest.plan.equals(entry.digest),
+    "FIELD",
+    "the manifest does not name an object",
+  );
+  need(
+    layers.every((layer) => layer[3] === entry.raw_bytes),
+    "FIELD",
+    "an object has other raw bytes than the manifest says",
+  );
 }
 
+const PACKET_MAGIC = Buffer.from("934d4644", "hex");
+
 function packetHead(bytes) {
-  need(bytes.length >= 4, "TRUNCATED", "the packet is shorter than its header");
-  need(bytes.readUInt32BE(0) === 0x934d4644, "MAGIC", "this is no packet");
-  need(bytes.length >= 16, "TRUNCATED", "the packet is shorter than its header");
+  needMagic(bytes, PACKET_MAGIC, 16, "packet");
   need(bytes[4] === 1 && bytes[5] === 0, "FORMAT", `format ${bytes[4]} with flags ${bytes[5]}`);
   const sizes = [bytes.readUInt16LE(6), bytes.readUInt32LE(8), bytes.readUInt16LE(12)];
   need(
@@ -854,14 +1070,15 @@ function regions(bytes, from, envelope, limit) {
 }
 
 /**
- * A whole packet: {manifest, envelope, layers, planRecord, signed, version}. `layers` holds, as
- * {name: {tensor: {dtype, shape, bytes}}}, the layers that the packet carries; planRecord (for
- * openRecord and decodePlan) is null where it is not carried.
+ * A whole packet: {manifest, envelope, objects, layers, planRecord, signed, version}. `objects` is
+ * a Map of the raw objects that the packet carries by digest in hex; `layers` holds the layers
+ * among them as {name: {tensor: {dtype, shape, bytes}}}; planRecord (for openRecord and
+ * decodePlan) is null where it is not carried.
  *
  * verify: refuse a packet without a valid signature of its trainer (P-52).
  * need: names of layers that must be there (else OBJECT).
  * limit: bytes that encoded objects may decode to together (P-64).
- * bases: a Map of raw objects by digest in hex, against which deltas are decoded (P-63).
+ * bases: a Map of the raw objects that the reader holds, by digest in hex (P-63).
  */
 export function decode(buffer, options = {}) {
   const { verify = false, need: needed = [], limit = DECODED_LIMIT, bases = new Map() } = options;
@@ -880,18 +1097,158 @@ export function decode(buffer, options = {}) {
     const entry = envelope.index[i];
     objects.set(hex(entry.digest), objectBytes(region, entry, bases));
   });
+  const signed = signature.length === 64;
+  const contents = contentsOf(manifest, objects, needed);
+  return { manifest, envelope, ...contents, signed, version: digest(body) };
+}
+
+/** Layers and plan record among the objects, of which those `needed` must be there (P-54). */
+function contentsOf(manifest, objects, needed) {
   const layers = Object.create(null);
   for (const [, name, layerDigest] of manifest.layers) {
     const object = objects.get(hex(layerDigest));
     need(object || !needed.includes(name), "OBJECT", `the packet does not carry layer ${name}`);
     if (object) layers[name] = decodeLayer(object);
   }
-  const planRecord = objects.get(hex(manifest.plan)) ?? null;
-  const signed = signature.length === 64;
-  return { manifest, envelope, layers, planRecord, signed, version: digest(body) };
+  return { objects, layers, planRecord: objects.get(hex(manifest.plan)) ?? null };
 }
 
-// Command line: node decoder.mjs [--verify] FILE...
+// Section 16: pieces
+
+const PIECE_MAGIC = Buffer.from("934d4650", "hex");
+const LIST = 0;
+
+/** The fields of a piece (P-90, P-91); `base` is null where it names none. */
+export function decodePiece(buffer) {
+  const bytes = asBuffer(buffer);
+  needMagic(bytes, PIECE_MAGIC, 96, "piece");
+  const [format, kind, encoding] = bytes.subarray(4, 7);
+  need(format === 1 && kind <= 1, "FORMAT", `format ${format} with kind ${kind}`);
+  needZeros(bytes, 7, 8);
+  needZeros(bytes, 24, 32);
+  const [index, bodyBytes, rawBytes] = [
+    bytes.readUInt32LE(8),
+    bytes.readUInt32LE(12),
+    bytes.readBigUInt64LE(16),
+  ];
+  need(bodyBytes >= 1 && bodyBytes <= CHUNK, "LIMIT", `a body of ${bodyBytes} bytes`);
+  need(bytes.length >= 96 + bodyBytes, "TRUNCATED", "the piece ends within its body");
+  need(bytes.length === 96 + bodyBytes, "TRAILING", "bytes follow the body of the piece");
+  need(isInt(rawBytes, 1n, TIB), "FIELD", `an object of ${rawBytes} bytes`);
+  const chunks = Math.ceil(Number(rawBytes) / CHUNK);
+  need(index < chunks, "FIELD", `piece ${index} of an object of ${chunks} chunks`);
+  const [object, name, body] = [bytes.subarray(32, 64), bytes.subarray(64, 96), bytes.subarray(96)];
+  const base = name.every((byte) => byte === 0) ? null : name;
+  if (kind === LIST) {
+    need(encoding === 0 && base === null, "FIELD", "a list that is encoded");
+    need(bodyBytes % 32 === 0, "FIELD", "a list that ends within a digest");
+    need(index + bodyBytes / 32 <= chunks, "FIELD", "a list of more digests than chunks");
+  }
+  return { kind, object, raw_bytes: rawBytes, index, encoding, base, body };
+}
+
+/**
+ * What decode gives, out of the head of a packet and pieces, one by one: of each object its list
+ * first, all else in any order (P-92). The options are those of decode; the limit is that of the
+ * objects that the head carries encoded and those of which pieces of a list are held. A piece is
+ * not copied.
+ */
+export class Assembly {
+  constructor(head, options = {}) {
+    const { need: needed = [], limit = DECODED_LIMIT, bases = new Map() } = options;
+    this.head = decode(head, { ...options, need: [] });
+    this.needed = needed;
+    this.left = BigInt(limit);
+    this.carried = new Map();
+    for (const { digest: name, encoding, raw_bytes: rawBytes } of this.head.envelope.index) {
+      this.carried.set(hex(name), rawBytes);
+      if (encoding !== 0n) this.left -= rawBytes;
+    }
+    this.bases = bases;
+    this.parts = new Map();
+  }
+
+  /** Take a piece, or throw; a piece that is refused changes nothing but a list that is wrong. */
+  add(buffer) {
+    const piece = decodePiece(buffer);
+    const name = hex(piece.object);
+    this.needWanted(piece);
+    const carried = this.carried.get(name) ?? piece.raw_bytes;
+    need(carried === piece.raw_bytes, "FIELD", "a piece tells other raw bytes");
+    if (this.carried.has(name)) return;
+    const object = this.parts.get(name) ?? {
+      digest: piece.object,
+      rawBytes: piece.raw_bytes,
+      digests: new Map(),
+      list: null,
+      chunks: new Map(),
+    };
+    need(object.rawBytes === piece.raw_bytes, "FIELD", "a piece tells other raw bytes");
+    if (piece.kind === LIST) this.addList(piece, object, name);
+    else this.addChunk(piece, object);
+  }
+
+  needWanted({ object, raw_bytes: rawBytes }) {
+    const { manifest } = this.head;
+    needNamed({ digest: object, raw_bytes: rawBytes }, manifest);
+    const plan = manifest.plan.equals(object);
+    need(!plan || rawBytes <= 96 + PLAN_LIMIT, "FIELD", `a plan of ${rawBytes} bytes`);
+  }
+
+  addList({ index, body }, object, name) {
+    if (object.list) return;
+    if (!this.parts.has(name)) {
+      need(object.rawBytes <= this.left, "LIMIT", "the objects are above the limit");
+      this.left -= object.rawBytes;
+      this.parts.set(name, object);
+    }
+    const { digest: wanted, digests, rawBytes } = object;
+    for (let at = 0; at < body.length; at += 32) {
+      digests.set(index + at / 32, body.subarray(at, at + 32));
+    }
+    const count = Math.ceil(Number(rawBytes) / CHUNK);
+    if (digests.size < count) return;
+    const list = Array.from({ length: count }, (_, number) => digests.get(number));
+    if (!digestOfChunks(rawBytes, list).equals(wanted)) {
+      this.left += rawBytes;
+      this.parts.delete(name);
+      throw new PacketError("DIGEST", "the chunks are not those of the object");
+    }
+    object.list = list;
+    digests.clear();
+  }
+
+  addChunk(piece, { digest: name, rawBytes, list, chunks }) {
+    need(list, "FIELD", "a chunk came before the list of its object");
+    if (chunks.has(piece.index)) return;
+    const named = needsBase(piece.encoding, piece.body) ? piece.base : null;
+    need(!named?.equals(name), "ENCODING", "an object is its own base");
+    const at = piece.index * CHUNK;
+    const base = named && this.bases.get(hex(named));
+    const old = base ? asBuffer(base).subarray(at) : null;
+    const size = Math.min(CHUNK, Number(rawBytes) - at);
+    chunks.set(piece.index, provenChunk(piece, size, old, list[piece.index]));
+  }
+
+  /** What decode gives. An object of which pieces are missing is one that is not carried. */
+  packet() {
+    const objects = new Map(this.head.objects);
+    for (const [name, { list, chunks }] of this.parts) {
+      if (list && chunks.size === list.length)
+        objects.set(name, Buffer.concat(list.map((_, index) => chunks.get(index))));
+    }
+    return { ...this.head, ...contentsOf(this.head.manifest, objects, this.needed) };
+  }
+}
+
+/** An Assembly of all `pieces`; one that must be refused refuses them all. */
+export function assemble(head, pieces, options = {}) {
+  const assembly = new Assembly(head, options);
+  for (const piece of pieces) assembly.add(piece);
+  return assembly.packet();
+}
+
+// Command line: node decoder.mjs [--verify] [--held FILE]... FILE...
 
 /** JSON of a value with BigInt (a number), bytes (hex) and Map (an object). */
 function json(value) {
@@ -904,8 +1261,8 @@ function json(value) {
   return `{${members.join(",")}}`;
 }
 
-function* packetLines(file, verify) {
-  const { manifest, envelope, layers, signed, version } = decode(readFileSync(file), { verify });
+function* packetLines(file, bytes, options) {
+  const { manifest, envelope, layers, signed, version } = decode(bytes, options);
   const { other, ...fields } = manifest;
   yield { file, version, signed, destination: envelope.destination, manifest: fields };
   for (const [layer, tensors] of Object.entries(layers)) {
@@ -913,6 +1270,12 @@ function* packetLines(file, verify) {
       yield { file, layer, name, dtype, shape, blake3: blake3(bytes) };
     }
   }
+}
+
+function* fileLines(file, options) {
+  const bytes = readFileSync(file);
+  if (bytes.subarray(0, 4).equals(PIECE_MAGIC)) yield { file, ...decodePiece(bytes) };
+  else yield* packetLines(file, bytes, options);
 }
 
 const tensorValues = (tensors) =>
@@ -935,11 +1298,14 @@ const VECTORS = {
   },
   digest: (_, args) => digest(Uint8Array.from({ length: args.raw_bytes }, (__, i) => i % 251)),
   packet: (bytes, args) => {
-    const { manifest, envelope, layers, version } = decode(bytes, { verify: true });
+    const held = Object.entries(args.held ?? {});
+    const bases = new Map(held.map(([name, object]) => [name, Buffer.from(object, "hex")]));
+    const { manifest, envelope, layers, version } = decode(bytes, { verify: true, bases });
     const layer = layers[manifest.layers[args.layer ?? 0][1]];
     need(layer, "OBJECT", "the packet does not carry this layer");
     return { version, layer: tensorValues(layer), destination: envelope.destination };
   },
+  piece: decodePiece,
 };
 
 function* vectorLines(file) {
@@ -949,15 +1315,29 @@ function* vectorLines(file) {
   yield { file, value: VECTORS[kind](bytes, args) };
 }
 
-/** Print one JSON line for each packet and tensor, or {file, fault}; a file *.json is a vector. */
+/** Read a held packet, which may itself stand on those held before it; it prints no line. */
+function hold(file, bases) {
+  for (const [name, object] of decode(readFileSync(file), { bases }).objects)
+    bases.set(name, object);
+  return [];
+}
+
+/**
+ * Print one JSON line for each packet, tensor and piece, or {file, fault}; a file *.json is a
+ * vector. The objects of packets after --held may be the bases of others.
+ */
 function main(words) {
-  const verify = words.includes("--verify");
+  const options = { verify: false, bases: new Map() };
+  const [held, files] = [[], []];
+  for (let at = 0; at < words.length; at++) {
+    if (words[at] === "--verify") options.verify = true;
+    else if (words[at] === "--held" && at + 1 < words.length) held.push(words[++at]);
+    else files.push(words[at]);
+  }
   let exitCode = 0;
-  for (const file of words.filter((word) => word !== "--verify")) {
+  const print = (file, lines) => {
     try {
-      for (const line of file.endsWith(".json") ? vectorLines(file) : packetLines(file, verify)) {
-        stdout.write(`${json(line)}\n`);
-      }
+      for (const line of lines(file)) stdout.write(`${json(line)}\n`);
     } catch (error) {
       if (error instanceof PacketError) {
         stdout.write(`${json({ file, fault: error.fault, error: error.message })}\n`);
@@ -966,7 +1346,12 @@ function main(words) {
         exitCode = 1;
       }
     }
-  }
+  };
+  held.forEach((file) => print(file, (name) => hold(name, options.bases)));
+  for (const file of files)
+    print(file, (name) =>
+      name.endsWith(".json") ? vectorLines(name) : fileLines(name, options),
+    );
   return exitCode;
 }
 

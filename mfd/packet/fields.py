@@ -35,7 +35,12 @@ def pack_value(value: object) -> bytes:
     return packed
 
 
+PLAIN = frozenset((int, str, bytes, float, bool, type(None)))  # what has nothing inside
+
+
 def _sorted(value: object, depth: int) -> object:
+    if type(value) in PLAIN:
+        return value
     if isinstance(value, Mapping):
         if depth == 0:
             raise ValueError(f"values nest deeper than {NESTING_MAX}")
@@ -43,12 +48,12 @@ def _sorted(value: object, depth: int) -> object:
     if isinstance(value, list | tuple):
         if depth == 0:
             raise ValueError(f"values nest deeper than {NESTING_MAX}")
-        return [_sorted(item, depth - 1) for item in value]
+        return [x if type(x) in PLAIN else _sorted(x, depth - 1) for x in value]
     return value
 
 
 def unpack_value(body: bytes, where: str) -> Any:
-    """Decode bytes that must be in the one canonical form.
+    """Decode bytes that must be in the one canonical form; keys of inner maps must be text.
 
     Raises: PacketError(Fault.MSGPACK) for anything else; Fault.LIMIT for values that nest too deep.
     """
@@ -62,36 +67,45 @@ def unpack_value(body: bytes, where: str) -> Any:
             max_map_len=ITEMS_MAX,
             max_str_len=TEXT_BYTES_MAX,
             max_ext_len=0,
+            ext_hook=_no_extension,
         )
     except (msgpack.StackError, RecursionError) as exc:
         raise PacketError(Fault.LIMIT, f"{where} nests too deep") from exc
     except (ValueError, TypeError, msgpack.UnpackException) as exc:
         raise PacketError(Fault.MSGPACK, where) from exc
-    if _depth_above(value, NESTING_MAX):
-        raise PacketError(Fault.LIMIT, f"{where} nests too deep")
+    _check(value, NESTING_MAX, where, int)
     try:
-        canonical = pack_value(value) == body
-    except (ValueError, TypeError) as exc:  # keys of mixed types, lone surrogates
+        canonical = msgpack.packb(value) == body  # the shortest spelling, and no key twice
+    except (ValueError, TypeError) as exc:  # lone surrogates
         raise PacketError(Fault.MSGPACK, where) from exc
     if not canonical:
         raise PacketError(Fault.MSGPACK, f"{where} is not in canonical form")
     return value
 
 
-def _depth_above(value: object, limit: int) -> bool:
-    if isinstance(value, dict):
-        inner: list[object] = list(value.values())
-    elif isinstance(value, list):
-        inner = value
-    else:
-        return False
-    return limit == 0 or any(_depth_above(item, limit - 1) for item in inner)
+def _no_extension(code: int, _: bytes) -> object:
+    raise ValueError(f"extension type {code}")
 
 
-def _keys_are_text(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(k, str) and _keys_are_text(v) for k, v in value.items())
-    return not isinstance(value, list) or all(map(_keys_are_text, value))
+def _check(value: object, depth: int, where: str, key_type: type) -> None:
+    """Refuse what nests too deep, and keys that do not ascend or are of another type."""
+    kind = type(value)
+    if kind is not dict and kind is not list:
+        return
+    if depth == 0:
+        raise PacketError(Fault.LIMIT, f"{where} nests too deep")
+    inside: Any = value
+    if kind is dict:
+        keys = [*inside]
+        if any(type(key) is not key_type for key in keys):
+            raise PacketError(Fault.MSGPACK, f"{where} has a key of a wrong type")
+        if keys != sorted(keys):
+            raise PacketError(Fault.MSGPACK, f"{where} is not in canonical form")
+        inside = inside.values()
+    for item in inside:
+        kind = type(item)
+        if kind is list or kind is dict:
+            _check(item, depth - 1, where, str)
 
 
 def pack_header(known: Mapping[int, object], extra: Mapping[int, object]) -> bytes:
@@ -115,12 +129,8 @@ class Fields:
         if len(buffer) > limit:
             raise PacketError(Fault.LIMIT, f"{where} of {len(buffer)} bytes, at most {limit}")
         values = unpack_value(bytes(buffer), where)
-        if not isinstance(values, dict) or any(
-            type(key) is not int or not 0 <= key <= KEY_MAX for key in values
-        ):
+        if not isinstance(values, dict) or not all(0 <= key <= KEY_MAX for key in values):
             raise PacketError(Fault.MSGPACK, f"{where} is not a map with integer keys")
-        if not all(_keys_are_text(value) for value in values.values()):
-            raise PacketError(Fault.MSGPACK, f"{where} has an inner key that is no text")
         self._where = where
         self._values: dict[int, Any] = values
 

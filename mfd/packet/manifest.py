@@ -43,6 +43,7 @@ __all__ = [
     "Scale",
     "decode_manifest",
     "encode_manifest",
+    "pack_manifest",
     "sign_manifest",
     "verify_manifest",
     "version_of",
@@ -130,6 +131,14 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
     Raises: ValueError or TypeError where the manifest breaks a rule of the format.
     """
+    return pack_manifest(manifest)[0]
+
+
+def pack_manifest(manifest: Manifest) -> tuple[bytes, Manifest]:
+    """Return what `encode_manifest` does, and the manifest as a reader will see it.
+
+    Raises: as encode_manifest.
+    """
     scale, progress = manifest.scale, manifest.progress
     known: dict[int, object] = {
         0: manifest.walker,
@@ -158,10 +167,9 @@ def encode_manifest(manifest: Manifest) -> bytes:
         known[3] = manifest.software
     body = pack_header(known, manifest.extra)
     try:
-        decode_manifest(body)
+        return body, decode_manifest(body)
     except PacketError as exc:
         raise ValueError(f"this manifest cannot travel: {exc}") from exc
-    return body
 
 
 def _finite(value: Claim) -> Claim:

@@ -31,7 +31,7 @@ from mfd.packet.manifest import (
     Kind,
     Manifest,
     decode_manifest,
-    encode_manifest,
+    pack_manifest,
     sign_manifest,
     verify_manifest,
 )
@@ -102,10 +102,11 @@ class Packet:
         by_digest = {item.digest: item for item in objects}
         if strangers := by_digest.keys() - named(manifest).keys():
             raise ValueError(f"the manifest names no object {min(strangers).hex()}")
-        body, signature = (
-            sign_manifest(manifest, signer) if signer else (encode_manifest(manifest), b"")
-        )
-        return cls(decode_manifest(body), body, signature, by_digest, envelope)
+        if signer:
+            body, signature = sign_manifest(manifest, signer)
+            return cls(decode_manifest(body), body, signature, by_digest, envelope)
+        body, manifest = pack_manifest(manifest)
+        return cls(manifest, body, b"", by_digest, envelope)
 
     @classmethod
     def from_tensors(

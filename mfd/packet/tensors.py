@@ -67,6 +67,7 @@ TORCH_NAMES = {
 }
 _OF_TORCH = {f"torch.{theirs}": ours for ours, theirs in TORCH_NAMES.items()}
 _OPAQUE = ("c32", "bf16", "f8_", "f4_")  # numpy holds them as integers and cannot tell them apart
+_KNOWN_TO_BOTH = {n for n in DTYPES if not n.startswith(_OPAQUE)} - {"u16", "u32", "u64"}
 _OF_NUMPY = {
     np.dtype(code).newbyteorder("="): name
     for name, (_, code) in DTYPES.items()
@@ -117,10 +118,12 @@ class Tensor:
         dtype = getattr(torch, TORCH_NAMES[self.dtype], None)
         if dtype is None:
             raise RuntimeError(f"this torch {torch.__version__} does not know {self.dtype}")
-        if len(self.data):
-            flat = torch.from_numpy(np.asarray(_Writable(self.data)))
-        else:  # numpy's strides of nothing are 0, which torch cannot view as another type
-            flat = torch.empty(0, dtype=torch.uint8)
+        if not len(self.data):  # numpy's strides of nothing are 0: torch cannot view them anew
+            return torch.empty(0, dtype=torch.uint8).view(dtype).reshape(self.shape)
+        if self.dtype in _KNOWN_TO_BOTH:
+            lent = _Writable(self.data, DTYPES[self.dtype][1], self.shape)
+            return torch.from_numpy(np.asarray(lent))
+        flat = torch.from_numpy(np.asarray(_Writable(self.data, "|u1", (len(self.data),))))
         return flat.view(dtype).reshape(self.shape)
 
 
@@ -130,10 +133,15 @@ class _Writable:
     Source: numpy's array interface, version 3. torch warns about read-only arrays otherwise.
     """
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, data: memoryview, typestr: str, shape: tuple[int, ...]) -> None:
         self.owner = np.frombuffer(data, np.uint8)
         address, _ = self.owner.__array_interface__["data"]
-        self.__array_interface__ = {**self.owner.__array_interface__, "data": (address, False)}
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": typestr,
+            "shape": shape,
+            "data": (address, False),
+        }
 
 
 def _borrow_torch(value: Any) -> Tensor:
@@ -141,9 +149,13 @@ def _borrow_torch(value: Any) -> Tensor:
     name = _OF_TORCH.get(str(value.dtype))
     if name is None or value.layout is not torch.strided:
         raise _unknown(f"{value.dtype}, {value.layout}")
-    plain = value.detach().cpu().resolve_conj().resolve_neg()
-    data = plain.reshape(-1).view(torch.uint8).numpy().data.toreadonly()
-    return Tensor(name, tuple(value.shape), data)
+    shape = tuple(value.shape)
+    plain = value.detach()
+    if not plain.is_contiguous() or plain.device.type != "cpu" or plain.is_conj() or plain.is_neg():
+        plain = plain.cpu().resolve_conj().resolve_neg().contiguous()
+    if name in _KNOWN_TO_BOTH and 0 not in shape:
+        return Tensor(name, shape, plain.numpy().data.cast("B").toreadonly())
+    return Tensor(name, shape, plain.reshape(-1).view(torch.uint8).numpy().data.toreadonly())
 
 
 def _unknown(dtype: object) -> TypeError:

@@ -20,12 +20,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mfd.packet import (
     DTYPES,
+    CarriedObject,
     Encoding,
     Packet,
     PacketError,
     Tensor,
+    commit,
     decode,
+    decode_piece,
     encode,
+    encode_piece,
+    pieces_of,
     signing_input,
     version_of,
 )
@@ -91,13 +96,59 @@ def make_packets() -> dict[str, tuple[Packet, bytes]]:
     }
     packets = {}
     for name, layers in models.items():
-        packet = Packet.from_tensors(
-            layers, signer=Key(), seq=3, claims={"loss": 0.25, "samples": -7}, software="t"
-        )
+        packet = signed(layers)
         for encoding in Encoding.RAW, Encoding.PLANES:
             body = b"".join(encode(packet, encoding))
             packets[f"{name}-{encoding.name.lower()}"] = packet, body
+    return packets | make_based_packets(rng)
+
+
+def make_based_packets(rng: np.random.Generator) -> dict[str, tuple[Packet, bytes]]:
+    """Packets in compact forms and as differences; the first is what the others build upon."""
+    old = {
+        "long": {"w": weights(rng, "f32", 400_003), "b": weights(rng, "f32", 77)},
+        "short": {"w": weights(rng, "f32", 900)},
+    }
+    moved = {
+        layer: {
+            name: (t.array() + rng.normal(0, 2e-5, t.shape)).astype("<f4")
+            for name, t in tensors.items()
+        }
+        for layer, tensors in old.items()
+    }
+    halves = {"long": {"h": weights(rng, "f16", 300_001)}, "short": {"h": weights(rng, "bf16", 99)}}
+    base = signed(old)
+    packets = {"held": (base, b"".join(encode(base, Encoding.PLANES)))}
+    for name, encoding, source, way in (
+        ("based-delta", Encoding.DELTA, moved, None),
+        ("based-int8", Encoding.INT8, moved, "delta-int8"),
+        ("based-int4", Encoding.INT4, moved, "delta-int4"),
+        ("based-sign", Encoding.SIGN, moved, "delta-sign"),
+        ("based-sparse", Encoding.SPARSE, moved, "top-k"),
+        ("alone-int8", Encoding.INT8, halves, "int8"),
+        ("alone-int4", Encoding.INT4, halves, "int4"),
+        # A chunk that was not committed goes as DELTA or PLANES beside others that were.
+        ("mixed-int8", Encoding.INT8, {**moved, "long": old["long"]}, "int8-first"),
+    ):
+        under = base if name.startswith("based") else None
+        if way == "int8-first":
+            layers = {**source, "long": commit(source["long"], "int8").tensors}
+            layers["long"]["a"] = weights(rng, "f32", 270_000)
+        elif way:
+            layers = {
+                layer: commit(tensors, way, base=old[layer] if under else None).tensors
+                for layer, tensors in source.items()
+            }
+        else:
+            layers = source
+        packet = signed(layers)
+        packets[name] = packet, b"".join(encode(packet, encoding, base=under))
     return packets
+
+
+def signed(layers: dict[str, dict[str, Any]]) -> Packet:
+    claims = {"loss": 0.25, "samples": -7}
+    return Packet.from_tensors(layers, signer=Key(), seq=3, claims=claims, software="t")
 
 
 def flipped(body: bytes) -> list[bytes]:
@@ -112,6 +163,8 @@ def flipped(body: bytes) -> list[bytes]:
 
 
 PACKETS = make_packets()
+HELD = PACKETS["held"][0]
+PIECES = [b"".join(encode_piece(piece)) for piece in pieces_of(HELD)]
 DAMAGED = [copy for name in ("types-raw", "types-planes") for copy in flipped(PACKETS[name][1])]
 
 
@@ -121,12 +174,20 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, A
     folder = tmp_path_factory.mktemp("packets")
     bodies = {name: body for name, (_, body) in PACKETS.items()}
     bodies |= {f"damaged-{at}": body for at, body in enumerate(DAMAGED)}
+    bodies |= {f"piece-{at}": body for at, body in enumerate(PIECES)}
     for name, body in bodies.items():
         (folder / name).write_bytes(body)
     files = [*VECTORS, *(folder / name for name in bodies)]
     assert NODE is not None
     done = subprocess.run(
-        [NODE, str(SPEC / "decoder.mjs"), "--verify", *map(str, files)],
+        [
+            NODE,
+            str(SPEC / "decoder.mjs"),
+            "--verify",
+            "--held",
+            str(folder / "held"),
+            *map(str, files),
+        ],
         capture_output=True,
         text=True,
         timeout=SECONDS_MAX,
@@ -167,12 +228,45 @@ def test_the_second_decoder_reads_these_packets(
     assert head["signed"]
     assert head["manifest"]["claims"] == {"loss": 0.25, "samples": -7}
     found = {(row["layer"], row["name"]): row for row in rows}
-    for layer, tensors in decode(body).tensors().items():
+    for layer, tensors in decode(body, held=HELD).tensors().items():
         for key, tensor in tensors.items():
             row = found.pop((layer, key))
             assert (row["dtype"], row["shape"]) == (tensor.dtype, list(tensor.shape))
             assert row["blake3"] == blake3(tensor.data).hexdigest()
     assert not found
+
+
+@pytest.mark.parametrize("name", [n for n in PACKETS if n.startswith(("based", "alone", "mixed"))])
+def test_the_forms_are_among_what_it_read(name: str) -> None:
+    """Else the tests above would show less than they say.
+
+    Rules: P-61
+    """
+    packet = decode(PACKETS[name][1], held=HELD)
+    wanted = Encoding[name.partition("-")[2].upper()]
+    used = {
+        encoding
+        for item in packet.objects.values()
+        if isinstance(item, CarriedObject)
+        for encoding, _ in item.bodies
+    }
+    assert wanted in used
+    assert not name.startswith("mixed") or len(used) > 1
+    assert any(entry.base for entry in packet.envelope.index) == name.startswith("based")
+
+
+def test_it_reads_pieces(said: dict[str, list[dict[str, Any]]]) -> None:
+    """Rules: P-90, P-91"""
+    for at, body in enumerate(PIECES):
+        (told,) = said[f"piece-{at}"]
+        piece = decode_piece(body)
+        assert told["body"] == piece.body.hex()
+        assert (told["kind"], told["index"], told["encoding"]) == (
+            piece.kind,
+            piece.index,
+            piece.encoding,
+        )
+        assert told["object"] == piece.object.hex()
 
 
 def test_planes_are_among_what_it_read() -> None:
