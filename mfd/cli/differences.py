@@ -60,7 +60,8 @@ class LayerDifference:
 
 def diff(first: Path, second: Path, *, as_json: bool) -> None:
     """Print what `second` changes. Raises: CommandError."""
-    a, b = open_packet(first), open_packet(second)
+    a = open_packet(first)
+    b = open_packet(second, held=a)
     for path, packet in ((first, a), (second, b)):
         try:
             packet.check()

@@ -189,25 +189,35 @@ def packet_inspect(file: File, as_json: Json = False) -> None:
     packets.inspect(file, as_json=as_json)
 
 
-@packet_app.command("verify")
-def packet_verify(file: File) -> None:
-    """Check the signature and the content of every object; exit code 1 if anything is wrong."""
-    from mfd.cli import packets
+Base = Annotated[Path | None, typer.Option(help="Packet file upon whose layers another may build.")]
 
-    packets.verify_file(file)
+
+@packet_app.command("verify")
+def packet_verify(file: File, base: Base = None, as_json: Json = False) -> None:
+    """Check signature and content, chunk by chunk; exit code 1 if anything is wrong."""
+    from mfd.cli import damage
+
+    damage.verify_file(file, base=base, as_json=as_json)
 
 
 @packet_app.command("convert")
 def packet_convert(
     source: Annotated[Path, typer.Argument(help="File to read: .mfd or .safetensors.")],
     out: Annotated[Path, typer.Argument(help="File to write: .mfd or .safetensors.")],
-    encoding: Annotated[str | None, typer.Option(help="raw or planes (default).")] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="raw, planes (default), delta, int8, int4, sign, sparse, or auto."),
+    ] = None,
+    base: Base = None,
+    link: Annotated[
+        str | None, typer.Option(help="For auto: the speed of the link, as 100Mbit/s.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a packet as safetensors, safetensors as a packet, or a packet encoded anew."""
     from mfd.cli import packets
 
-    packets.convert(source, out, encoding=encoding, as_json=as_json)
+    packets.convert(source, out, encoding=encoding, base=base, link=link, as_json=as_json)
 
 
 @packet_app.command("diff")

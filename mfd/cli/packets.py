@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -11,32 +12,52 @@ import mfd
 from mfd.cli.errors import CommandError, Misuse, nearest
 from mfd.cli.sending import save, write_whole
 from mfd.cli.view import data_size, print_json, print_table
-from mfd.net.keys import verify
+from mfd.packet.choose import Choice, choose_all
 from mfd.packet.chunks import Encoding
-from mfd.packet.errors import PacketError
-from mfd.packet.packet import Packet, decode, encode
+from mfd.packet.errors import Fault, PacketError
+from mfd.packet.packet import Chosen, Head, Packet, decode, read_head
+from mfd.packet.stream import encode_stream
 
-__all__ = ["ENCODINGS", "check", "convert", "inspect", "open_packet", "verify_file"]
+__all__ = ["ENCODINGS", "check", "convert", "inspect", "map_file", "open_packet"]
 
-ENCODINGS = {"raw": Encoding.RAW, "planes": Encoding.PLANES}
+ENCODINGS = tuple(encoding.name.lower() for encoding in Encoding)
+SPEED = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)bit/s", re.IGNORECASE)
+UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 
 
-def open_packet(path: Path) -> Packet:
-    """Map a packet file; nothing is checked but the form. Raises: CommandError."""
+def map_file(path: Path) -> memoryview:
+    """Map a file into memory. Raises: CommandError."""
     try:
         with path.open("rb") as file:
-            return decode(mmap(file.fileno(), 0, access=ACCESS_READ))
+            return memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))
     except OSError as exc:
         raise CommandError(f"{path} cannot be read: {exc.strerror}") from exc
     except ValueError as exc:  # an empty file cannot be mapped
-        reason = exc if isinstance(exc, PacketError) else "it is empty"
-        raise CommandError(f"{path} is not a packet: {reason}") from exc
+        raise CommandError(f"{path} is not a packet: it is empty") from exc
+
+
+def open_packet(path: Path, held: Packet | None = None) -> Packet:
+    """Map a packet file; nothing is checked but the form. Raises: CommandError."""
+    view = map_file(path)
+    try:
+        return decode(view, held=held)
+    except PacketError as exc:
+        if exc.fault is Fault.BASE:
+            raise CommandError(
+                f"{path} builds upon layers of another packet: name that one with --base FILE, or "
+                "make it stand alone first with mfd packet convert --base FILE"
+            ) from exc
+        raise CommandError(f"{path} is not a packet: {exc}") from exc
 
 
 def inspect(path: Path, *, as_json: bool) -> None:
     """Print manifest and index; nothing is checked but the form."""
-    packet = open_packet(path)
-    manifest, index = packet.manifest, {entry.digest: entry for entry in packet.envelope.index}
+    view = map_file(path)
+    try:
+        head = read_head(view, None)
+    except PacketError as exc:
+        raise CommandError(f"{path} is not a packet: {exc}") from exc
+    manifest, index = head.manifest, {entry.digest: entry for entry in head.envelope.index}
     layers: list[dict[str, Any]] = []
     for ref in manifest.layers:
         entry = index.get(ref.digest)
@@ -46,7 +67,8 @@ def inspect(path: Path, *, as_json: bool) -> None:
                 "name": ref.name,
                 "digest": ref.digest.hex(),
                 "raw_bytes": ref.raw_bytes,
-                "encoding": Encoding(entry.encoding).name.lower() if entry else None,
+                "encoding": _encoding_name(entry.encoding) if entry else None,
+                "base": entry.base.hex() if entry and entry.base else None,
                 "encoded_bytes": entry.encoded_bytes if entry else 0,
             }
         )
@@ -57,7 +79,7 @@ def inspect(path: Path, *, as_json: bool) -> None:
         "model": manifest.model.hex(),
         "plan": manifest.plan.hex(),
         "trainer": manifest.trainer.hex(),
-        "signed": bool(packet.signature),
+        "signed": bool(head.signature),
         "parents": [parent.hex() for parent in manifest.parents],
         "trained": [list(span) for span in manifest.trained],
         "lap": manifest.progress.lap,
@@ -66,8 +88,9 @@ def inspect(path: Path, *, as_json: bool) -> None:
         "claims": dict(manifest.claims),
         "software": manifest.software,
     }
+    odd = _odd_bytes(head, len(view))
     if as_json:
-        print_json({**facts, "layers": layers})
+        print_json({**facts, "missing_bytes": -odd, "layers": layers})
         return
     for name, value in facts.items():
         print(f"{name:<9} {value}")
@@ -80,26 +103,23 @@ def inspect(path: Path, *, as_json: bool) -> None:
             data_size(layer["raw_bytes"]),
             layer["encoding"] or "not here",
             data_size(layer["encoded_bytes"]),
+            (layer["base"] or "-")[:16],
         )
         for layer in layers
     )
-    print_table(("", "layer", "digest", "raw", "encoding", "encoded"), rows, "no layers")
+    columns = ("", "layer", "digest", "raw", "encoding", "encoded", "builds upon")
+    print_table(columns, rows, "no layers")
+    if odd:
+        amount = f"{abs(odd)} bytes {'are left over' if odd > 0 else 'are missing'}"
+        print(f"\n{amount} at the end of {path}: mfd packet verify tells what can be used")
 
 
-def verify_file(path: Path) -> None:
-    """Check signature and content. Raises: CommandError."""
-    from mfd.packet.manifest import verify_manifest
+def _odd_bytes(head: Head, size: int) -> int:
+    return size - head.size - sum(entry.encoded_bytes for entry in head.envelope.index)
 
-    packet = open_packet(path)
-    if not packet.signature:
-        raise CommandError(f"{path} is not signed, so nobody can say who made it")
-    try:
-        verify_manifest(packet.manifest_bytes, packet.signature, verify)
-    except PacketError as exc:
-        raise CommandError(f"{path} is not sound: {exc}") from exc
-    check(path, packet)
-    trainer = packet.manifest.trainer.hex()
-    print(f"{path}: sound; {len(packet.objects)} objects, version signed by {trainer}")
+
+def _encoding_name(number: int) -> str:
+    return Encoding(number).name.lower() if number in set(Encoding) else f"number {number}"
 
 
 def check(path: Path, packet: Packet) -> None:
@@ -107,48 +127,92 @@ def check(path: Path, packet: Packet) -> None:
     try:
         packet.check()
     except PacketError as exc:
-        raise CommandError(f"{path} is not sound: {exc}") from exc
+        raise CommandError(f"{path} is not sound: {exc}; see mfd packet verify") from exc
 
 
-def convert(source: Path, out: Path, *, encoding: str | None, as_json: bool) -> None:
+def convert(
+    source: Path,
+    out: Path,
+    *,
+    encoding: str | None,
+    base: Path | None,
+    link: str | None,
+    as_json: bool,
+) -> None:
     """Write a packet or safetensors file in the form that the ending of `out` names.
 
     A packet that is encoded anew keeps manifest, signature and envelope. One made of safetensors
-    has one layer, "model", and is not signed. Raises: CommandError.
+    has one layer, "model", and is not signed. `base` is a packet that the reader of `out` holds,
+    or upon which `source` builds. Raises: CommandError.
     """
-    if encoding is not None and encoding not in ENCODINGS:
-        raise Misuse(f"encoding {encoding!r} is not known: {nearest(encoding, ENCODINGS)}")
-    if encoding is not None and out.suffix != ".mfd":
-        raise Misuse("--encoding is for .mfd files: safetensors has none")
-    chosen = encoding or "planes"
+    _check_options(out, encoding, link)
+    held = None if base is None else open_packet(base)
+    chosen: Chosen = Encoding.PLANES
+    choices: dict[str, Choice] = {}
     match source.suffix, out.suffix:
-        case ".mfd", ".mfd":
-            packet = open_packet(source)
-            check(source, packet)
-            write_whole(out, encode(packet, ENCODINGS[chosen]))
+        case ((".mfd" | ".safetensors"), ".mfd"):
+            packet = _read(source, held)
+            if encoding == "auto":
+                found = choose_all(packet, link_bps=bits_per_second(link or ""), base=held)
+                names = {ref.digest: ref.name for ref in packet.manifest.layers}
+                choices = {names.get(digest, "plan"): choice for digest, choice in found.items()}
+                chosen = found
+            elif encoding is not None:
+                chosen = Encoding[encoding.upper()]
+            write_whole(out, encode_stream(packet, chosen, base=held))
         case ".mfd", ".safetensors":
-            packet = open_packet(source)
-            check(source, packet)
+            packet = _read(source, held)
             save(packet, b"", out)
-        case ".safetensors", ".mfd":
-            software = f"mfd {mfd.__version__}"
-            packet = _of_safetensors(source, software)
-            write_whole(out, encode(packet, ENCODINGS[chosen]))
         case _:
             raise Misuse("convert reads and writes .mfd and .safetensors, one of them .mfd")
     facts: dict[str, Any] = {
         "source": str(source),
         "out": str(out),
         "layers": len(packet.manifest.layers),
-        "encoding": chosen if out.suffix == ".mfd" else None,
+        "encoding": (encoding or "planes") if out.suffix == ".mfd" else None,
         "bytes_before": source.stat().st_size,
         "bytes_after": out.stat().st_size,
     }
     if as_json:
-        print_json(facts)
+        chosen_for = {
+            name: {"encoding": choice.encoding.name.lower(), "why": choice.why}
+            for name, choice in choices.items()
+        }
+        print_json({**facts, **({"chosen": chosen_for} if choices else {})})
         return
+    for name, choice in choices.items():
+        print(f"{name}: {choice.why}")
     sizes = [data_size(facts[key]) for key in ("bytes_before", "bytes_after")]
     print(f"{out}: {facts['layers']} layers, {sizes[1]}; {source} has {sizes[0]}")
+
+
+def _check_options(out: Path, encoding: str | None, link: str | None) -> None:
+    known = ("auto", *ENCODINGS)
+    if encoding is not None and encoding not in known:
+        raise Misuse(f"encoding {encoding!r} is not known: {nearest(encoding, known)}")
+    if encoding is not None and out.suffix != ".mfd":
+        raise Misuse("--encoding is for .mfd files: safetensors has none")
+    if (encoding == "auto") != (link is not None):
+        raise Misuse("--encoding auto and --link go together: say how fast the link is")
+    if link is not None:
+        bits_per_second(link)
+
+
+def bits_per_second(text: str) -> float:
+    """Read a link's speed such as 100Mbit/s. Raises: Misuse."""
+    match = SPEED.fullmatch(text.strip())
+    if match is None or not float(match[1]) > 0:
+        raise Misuse(f"{text!r} is no speed of a link: write 100Mbit/s, 2.5Gbit/s or 64kbit/s")
+    return float(match[1]) * UNITS[match[2].lower()]
+
+
+def _read(path: Path, held: Packet | None) -> Packet:
+    """Open a file as a packet and check it. Raises: CommandError."""
+    if path.suffix == ".safetensors":
+        return _of_safetensors(path, f"mfd {mfd.__version__}")
+    packet = open_packet(path, held)
+    check(path, packet)
+    return packet
 
 
 def _of_safetensors(path: Path, software: str) -> Packet:

@@ -14,19 +14,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
 from mfd.cli.errors import CommandError, Misuse
-from mfd.cli.packets import check, open_packet
+from mfd.cli.packets import check, map_file, open_packet
 from mfd.cli.sending import write_whole
 from mfd.cli.view import data_size, print_json, print_table
-from mfd.packet.envelope import Envelope, IndexEntry, encode_envelope
+from mfd.packet.envelope import IndexEntry
 from mfd.packet.errors import PacketError
-from mfd.packet.limits import ALIGN_BYTES
 from mfd.packet.objects import Buffer, object_digest
-from mfd.packet.packet import FORMAT, MAGIC, PREAMBLE, Packet, decode
+from mfd.packet.packet import Packet, decode, head_bytes, pack_head
 
 __all__ = ["join", "split"]
 
@@ -75,18 +73,7 @@ def split(
 
 
 def _map(path: Path) -> tuple[Packet, memoryview]:
-    packet = open_packet(path)
-    return packet, _view(path)
-
-
-def _view(path: Path) -> memoryview:
-    try:
-        with path.open("rb") as file:
-            return memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))
-    except OSError as exc:
-        raise CommandError(f"{path} cannot be read: {exc.strerror}") from exc
-    except ValueError as exc:
-        raise CommandError(f"{path} is empty") from exc
+    return open_packet(path), map_file(path)
 
 
 def _slices(path: Path, view: memoryview, size: int) -> Iterator[tuple[str, list[Buffer]]]:
@@ -114,7 +101,7 @@ def _packets(path: Path, packet: Packet, view: memoryview) -> Iterator[tuple[str
         extra = {**packet.envelope.extra, PART_KEY: [number, count, whole]}
         index = tuple(entry for entry, _ in carried)
         try:
-            head = _head(packet, replace(packet.envelope, index=index, extra=extra))
+            head = pack_head(packet, replace(packet.envelope, index=index, extra=extra))
         except ValueError as exc:
             raise CommandError(f"{path} cannot be split: {exc}") from exc
         name = f"{path.stem}.{_place(number, count)}.mfd"
@@ -123,22 +110,12 @@ def _packets(path: Path, packet: Packet, view: memoryview) -> Iterator[tuple[str
 
 def _regions(packet: Packet, view: memoryview) -> list[tuple[IndexEntry, memoryview]]:
     """Every object as it lies in the file."""
-    sizes = sum(PREAMBLE.unpack_from(view)[3:6])
-    at = PREAMBLE.size + sizes
-    at += -at % ALIGN_BYTES
+    at = head_bytes(view)
     regions = []
     for entry in packet.envelope.index:
         regions.append((entry, view[at : at + entry.encoded_bytes]))
         at += entry.encoded_bytes
     return regions
-
-
-def _head(packet: Packet, envelope: Envelope) -> bytes:
-    first = encode_envelope(envelope)
-    body, signature = packet.manifest_bytes, packet.signature
-    preamble = PREAMBLE.pack(MAGIC, FORMAT, 0, len(first), len(body), len(signature), 0)
-    head = b"".join([preamble, first, body, signature])
-    return head + bytes(-len(head) % ALIGN_BYTES)
 
 
 def join(paths: list[Path], out: Path, *, as_json: bool) -> None:
@@ -162,11 +139,11 @@ def _join_slices(paths: list[Path], out: Path) -> None:
             raise CommandError(f"{paths[0]} and {path} are parts of different packets")
     numbered = sorted((int(match[2]) - 1, path) for path, match in zip(paths, names, strict=True))
     _require_all(numbered, count)
-    slices = [_view(path) for _, path in numbered]
+    slices = [map_file(path) for _, path in numbered]
 
     def sound(draft: Path) -> None:
         try:
-            decode(_view(draft)).check()
+            decode(map_file(draft)).check()
         except PacketError as exc:
             raise CommandError(f"the parts do not join to a sound packet: {exc}") from exc
 
@@ -208,7 +185,7 @@ def _join_packets(parts: list[Part], out: Path) -> None:
     extra = {key: value for key, value in envelope.extra.items() if key != PART_KEY}
     index = tuple(entry for entry, _ in regions)
     try:
-        head = _head(first.packet, replace(envelope, index=index, extra=extra))
+        head = pack_head(first.packet, replace(envelope, index=index, extra=extra))
     except ValueError as exc:
         raise CommandError(f"the parts do not join: {exc}") from exc
     buffers: list[Buffer] = [head, *(region for _, region in regions)]

@@ -152,8 +152,12 @@ def encode_object(
 
 
 def parts_of(source: Source) -> Iterable[Buffer]:
-    """Return the raw object as consecutive parts."""
-    return (source.buffer(),) if isinstance(source, CarriedObject) else source.parts
+    """Return the raw object as consecutive parts; what is encoded is decoded part by part."""
+    if not isinstance(source, CarriedObject):
+        return source.parts
+    if source.contiguous is not None:
+        return (source.contiguous,)
+    return map(source.raw_chunk, range(len(source.chunks)))
 
 
 def raw_rows(source: Source) -> list[Row]:

@@ -401,3 +401,83 @@ def test_a_changed_envelope_is_found_when_parts_are_joined(
     assert code == 1
     assert "envelope was changed" in err
     assert not out.exists()
+
+
+def tuned(seed: int = 1) -> dict[str, dict[str, Any]]:
+    """The layers of `layers`, a little further on."""
+    rng = np.random.default_rng(9)
+    made = layers(seed)
+    stem = made["stem"]["stem.w"]
+    made["stem"]["stem.w"] = (stem + rng.normal(0, 2e-5, stem.shape)).astype(np.float32)
+    return made
+
+
+def test_a_packet_may_build_upon_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new, small, back = (tmp_path / f"{name}.mfd" for name in ("old", "new", "small", "back"))
+    write(old, layers())
+    body = write(new, tuned())
+    facts = run_json(capsys, "convert", new, small, "--encoding", "delta", "--base", old)
+    assert facts["bytes_after"] < 0.7 * facts["bytes_before"]
+    told = run_json(capsys, "inspect", small)["layers"][0]
+    assert (told["encoding"], len(told["base"])) == ("delta", 64)
+    assert "builds upon" in run(capsys, "inspect", small)[1]
+    assert run(capsys, "verify", small, "--base", old)[0] == 0
+    code, _, err = run(capsys, "verify", small)
+    assert code == 1
+    assert "the base object of a delta is not at hand" in err
+    code, _, err = run(capsys, "convert", small, back)
+    assert code == 1
+    assert "name that one with --base FILE" in err
+    run_json(capsys, "convert", small, back, "--base", old)
+    assert back.read_bytes() == body
+    assert run_json(capsys, "diff", old, small)["travel_bytes"] > 0
+
+
+def test_an_encoding_is_chosen_for_a_link(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new, out = (tmp_path / f"{name}.mfd" for name in ("old", "new", "out"))
+    write(old, layers())
+    write(new, tuned())
+    words = ("convert", new, out, "--encoding", "auto", "--base", old, "--link")
+    chosen = run_json(capsys, *words, "50 Mbit/s")["chosen"]
+    assert chosen["stem"]["encoding"] == "delta"
+    assert "at 50 Mbit/s" in chosen["stem"]["why"]
+    assert run(capsys, *words, "100Gbit/s")[1].startswith("stem: raw, 100% of the bytes")
+    for wrong, said in (
+        (("--encoding", "auto"), "go together"),
+        (("--link", "5Mbit/s"), "go together"),
+        (("--encoding", "auto", "--link", "fast"), "write 100Mbit/s"),
+        (("--encoding", "auto", "--link", "0bit/s"), "write 100Mbit/s"),
+        (("--encoding", "huffman"), "is not known"),
+    ):
+        code, _, err = run(capsys, "convert", new, out, *wrong)
+        assert code == 2
+        assert said in err
+
+
+def test_damage_is_told_chunk_by_chunk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.mfd"
+    body = bytearray(write(path, layers(), encoding=Encoding.RAW))
+    places = run_json(capsys, "verify", path)
+    assert places["sound"]
+    body[len(body) // 2] ^= 1
+    path.write_bytes(body)
+    code, out, err = run(capsys, "verify", path)
+    assert code == 1
+    assert "the first bad chunk is number 0 of layer 'stem'" in err
+    assert "4 of 5 chunks are good" in err
+    assert "the content does not have the digest that names it" in out
+    code = main(["packet", "verify", str(path), "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert code == 1
+    assert (told["sound"], told["signed"]) == (False, True)
+    assert [item["good"] for item in told["objects"]] == [1, 1, 1, 1]
+    assert told["objects"][0]["bad"][0]["chunk"] == 0
+    path.write_bytes(body[:-300])
+    code, _, err = run(capsys, "verify", path)
+    assert "300 bytes are missing" in err
+    assert run_json(capsys, "inspect", path)["missing_bytes"] == 300
+    assert "mfd packet verify tells" in run(capsys, "inspect", path)[1]
