@@ -345,7 +345,7 @@ def peaks(model: str) -> None:
 
 
 def constants(runs: int) -> None:
-    """Measure what mfd.packet.choose needs."""
+    """Measure what mfd.packet.choosing needs."""
     rows = []
     for label, kernel in (("C", NATIVE), ("numpy", None)):
         if label == "numpy" or kernel:
@@ -353,7 +353,7 @@ def constants(runs: int) -> None:
             speeds = kernel_speeds(runs)
             rows.append([label, *speeds.values()])
     planes.native = NATIVE
-    table("Speeds for mfd.packet.choose (GB/s, one thread)", ["kernel", *speeds], rows)
+    table("Speeds for mfd.packet.choosing (GB/s, one thread)", ["kernel", *speeds], rows)
 
 
 def kernel_speeds(runs: int) -> dict[str, float]:

@@ -9,8 +9,8 @@ from mfd.cli.errors import CommandError
 from mfd.cli.packets import map_file, open_packet
 from mfd.cli.view import print_json, print_table
 from mfd.net.keys import verify
+from mfd.packet.damage import Found, Survey, survey
 from mfd.packet.errors import Fault, PacketError
-from mfd.packet.survey import Found, Survey, survey
 
 __all__ = ["verify_file"]
 

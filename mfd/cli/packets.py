@@ -12,7 +12,7 @@ import mfd
 from mfd.cli.errors import CommandError, Misuse, nearest
 from mfd.cli.sending import save, write_whole
 from mfd.cli.view import data_size, print_json, print_table
-from mfd.packet.choose import Choice, choose_all
+from mfd.packet.choosing import Choice, choose_all
 from mfd.packet.chunks import Encoding
 from mfd.packet.errors import Fault, PacketError
 from mfd.packet.packet import Chosen, Head, Packet, decode, read_head
@@ -57,21 +57,7 @@ def inspect(path: Path, *, as_json: bool) -> None:
         head = read_head(view, None)
     except PacketError as exc:
         raise CommandError(f"{path} is not a packet: {exc}") from exc
-    manifest, index = head.manifest, {entry.digest: entry for entry in head.envelope.index}
-    layers: list[dict[str, Any]] = []
-    for ref in manifest.layers:
-        entry = index.get(ref.digest)
-        layers.append(
-            {
-                "index": ref.index,
-                "name": ref.name,
-                "digest": ref.digest.hex(),
-                "raw_bytes": ref.raw_bytes,
-                "encoding": _encoding_name(entry.encoding) if entry else None,
-                "base": entry.base.hex() if entry and entry.base else None,
-                "encoded_bytes": entry.encoded_bytes if entry else 0,
-            }
-        )
+    manifest, layers = head.manifest, _layers(head)
     facts: dict[str, Any] = {
         "walker": manifest.walker.hex(),
         "version": manifest.seq,
@@ -112,6 +98,25 @@ def inspect(path: Path, *, as_json: bool) -> None:
     if odd:
         amount = f"{abs(odd)} bytes {'are left over' if odd > 0 else 'are missing'}"
         print(f"\n{amount} at the end of {path}: mfd packet verify tells what can be used")
+
+
+def _layers(head: Head) -> list[dict[str, Any]]:
+    index = {entry.digest: entry for entry in head.envelope.index}
+    layers: list[dict[str, Any]] = []
+    for ref in head.manifest.layers:
+        entry = index.get(ref.digest)
+        layers.append(
+            {
+                "index": ref.index,
+                "name": ref.name,
+                "digest": ref.digest.hex(),
+                "raw_bytes": ref.raw_bytes,
+                "encoding": _encoding_name(entry.encoding) if entry else None,
+                "base": entry.base.hex() if entry and entry.base else None,
+                "encoded_bytes": entry.encoded_bytes if entry else 0,
+            }
+        )
+    return layers
 
 
 def _odd_bytes(head: Head, size: int) -> int:

@@ -30,6 +30,7 @@ def build(recipe: Mapping[str, Any]) -> nn.Sequential:
     """
     arguments = dict(recipe)
     name = arguments.pop("zoo", None)
+    arguments.pop("axes", None)  # for those who scale the model, not for its making
     if name not in ZOO:
         raise ValueError(f"no recipe {name!r} in the zoo; there are {', '.join(sorted(ZOO))}")
     known = inspect.signature(ZOO[name]).parameters

@@ -39,9 +39,10 @@ from mfd.packet.task import LayerRef, LearnResult, LearnTask, Range, Sibling
 from mfd.packet.tensors import DTYPES, Buffer, Tensor
 
 if TYPE_CHECKING:
-    from mfd.packet.choose import Choice, Speeds, choose, choose_all
-    from mfd.packet.commit import Committed, Way, commit
-    from mfd.packet.merge import merge
+    from mfd.packet.choosing import Choice, Speeds, choose, choose_all
+    from mfd.packet.committing import Committed, Way, commit
+    from mfd.packet.damage import Survey, survey
+    from mfd.packet.merging import merge
     from mfd.packet.pieces import (
         Assembly,
         Piece,
@@ -59,15 +60,14 @@ if TYPE_CHECKING:
         read_safetensors,
         write_safetensors,
     )
-    from mfd.packet.scale import Axes, Cut, scale
+    from mfd.packet.scaling import Axes, Cut, scale
     from mfd.packet.states import State, from_state_dict, to_state_dict
     from mfd.packet.stream import RawChunk, StreamDecoder, encode_stream, read_stream
-    from mfd.packet.survey import Survey, survey
 
 LATER = {
-    "choose": ("Choice", "Speeds", "choose", "choose_all"),
-    "commit": ("Committed", "Way", "commit"),
-    "merge": ("merge",),
+    "choosing": ("Choice", "Speeds", "choose", "choose_all"),
+    "committing": ("Committed", "Way", "commit"),
+    "merging": ("merge",),
     "pieces": (
         "Assembly",
         "Piece",
@@ -80,10 +80,10 @@ LATER = {
     ),
     "plan": ("PLAN_DOMAIN", "Plan", "decode_plan", "encode_plan"),
     "safetensors": ("SafeTensors", "map_safetensors", "read_safetensors", "write_safetensors"),
-    "scale": ("Axes", "Cut", "scale"),
+    "scaling": ("Axes", "Cut", "scale"),
     "states": ("State", "from_state_dict", "to_state_dict"),
     "stream": ("RawChunk", "StreamDecoder", "encode_stream", "read_stream"),
-    "survey": ("Survey", "survey"),
+    "damage": ("Survey", "survey"),
 }
 _HOMES = {name: module for module, names in LATER.items() for name in names}
 
@@ -91,9 +91,7 @@ _HOMES = {name: module for module, names in LATER.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Modules such as `merge` have a function of their own name: it is what the package exports.
-    for each in LATER[_HOMES[name]]:
-        globals()[each] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), each)
+    globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     return globals()[name]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mfd.packet import Encoding, encode_chunk, pack_layer
-from mfd.packet.choose import NATIVE, NUMPY, choose
+from mfd.packet.choosing import NATIVE, NUMPY, choose
 
 DICE = np.random.default_rng(3)
 OLD = DICE.normal(0, 0.02, 600_000).astype("<f4")

@@ -10,7 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfd.packet import Axes, Cut, Packet, Scale, Tensor, commit, scale
+from mfd.packet import (
+    PLAN_DOMAIN,
+    Axes,
+    Cut,
+    Packet,
+    Plan,
+    Scale,
+    Tensor,
+    commit,
+    encode_plan,
+    scale,
+    seal,
+    wrap_object,
+)
+from tests.packet.keys import HashSigner
 
 WIDTHS = st.fractions(Fraction(1, 40), 1, max_denominator=40)
 AXES = Axes.of(
@@ -210,3 +224,23 @@ def test_half_of_a_transformer_is_a_transformer_of_half_the_width() -> None:
     assert torch.isfinite(small(tokens)).all()
     found = small.state_dict()["block2.out.weight"]
     assert torch.equal(found, state["block2.out.weight"][:16, :16])
+
+
+def test_axes_come_from_the_plan_that_travels_along() -> None:
+    """Rules: P-400, P-404"""
+    layers = {"a": {"w": np.ones((8, 3), "<f4")}}
+    recipe = {"axes": {"tensors": {"w": [[0, 8]]}, "blocks": []}}
+    signer = HashSigner("author")
+
+    def with_recipe(recipe: dict[str, Any]) -> Packet:
+        plan = Plan(recipe=recipe, names=("x",), home=bytes(32))
+        record = wrap_object(seal(PLAN_DOMAIN, encode_plan(plan), signer))
+        packet = Packet.from_tensors(layers, plan=record.digest)
+        return Packet.of(packet.manifest, [*packet.objects.values(), record])
+
+    half = Scale.of(width=0.5)
+    assert scale(with_recipe(recipe), half)["a"]["w"].shape == (4, 3)
+    with pytest.raises(ValueError, match="names none"):
+        scale(with_recipe({}), half)
+    with pytest.raises(ValueError, match="does not carry the plan"):
+        scale(Packet.from_tensors(layers), half)

@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from mfd.packet.commit import Way, commit
+from mfd.packet.committing import Way, commit
 from mfd.packet.limits import OBJECT_BYTES_MAX, RANK_MAX
 from mfd.packet.manifest import Scale
 from mfd.packet.packet import Packet
+from mfd.packet.plan import decode_plan
+from mfd.packet.signing import KEY_BYTES, SIGNATURE_BYTES
 from mfd.packet.tensors import Tensor
 
-__all__ = ["Axes", "Cut", "Layers", "layers_of", "scale"]
+__all__ = ["Axes", "Cut", "Layers", "axes_in", "layers_of", "scale"]
 
 Layers = Mapping[str, Mapping[str, Any]]  # layer name -> tensor name -> Tensor or array
 WAYS = {0: None, 32: None, 16: Way.BF16, 8: Way.INT8, 4: Way.INT4}
@@ -132,11 +134,30 @@ def layers_of(source: Packet | Layers) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def scale(source: Packet | Layers, by: Scale, axes: Axes) -> dict[str, dict[str, Tensor]]:
+def axes_in(packet: Packet) -> Axes:
+    """Return the axes that the recipe of a packet's plan names.
+
+    Raises: ValueError where the packet does not carry its plan or the plan names none; PacketError.
+    """
+    if packet.manifest.plan not in packet.objects:
+        raise ValueError("give axes: this packet does not carry the plan that might name them")
+    record = bytes(packet.object(packet.manifest.plan))
+    recipe = decode_plan(record[KEY_BYTES + SIGNATURE_BYTES :]).recipe
+    if "axes" not in recipe:
+        raise ValueError("give axes: the recipe of this packet's plan names none")
+    return Axes.of(recipe["axes"])
+
+
+def scale(
+    source: Packet | Layers, by: Scale, axes: Axes | None = None
+) -> dict[str, dict[str, Tensor]]:
     """Return the layers of the model scaled down; what is not changed is not copied.
 
+    Without `axes` those count that the recipe names in the plan which the packet carries.
     Raises: ValueError, one sentence, where the model cannot be scaled so; PacketError.
     """
+    if axes is None:
+        axes = axes_in(source) if isinstance(source, Packet) else Axes()
     if by.bits not in WAYS:
         known = ", ".join(str(bits) for bits in sorted(WAYS))
         raise ValueError(f"bits {by.bits}: weights can have {known} (0: as they are)")

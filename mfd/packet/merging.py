@@ -17,7 +17,7 @@ import numpy as np
 
 from mfd.packet.floats import FLOATS, Array, narrow, require_subnormals, widen
 from mfd.packet.packet import Packet
-from mfd.packet.scale import Axes, Layers, layers_of
+from mfd.packet.scaling import Axes, Layers, layers_of
 from mfd.packet.tensors import Tensor
 
 __all__ = ["merge"]
