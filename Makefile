@@ -3,7 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test second check fmt clean
+# Of `make fuzz`: it ends after so many inputs or minutes, whichever comes first.
+INPUTS ?= 10000000
+MINUTES ?= 30
+SEED ?= 1
+JOBS ?= 2
+TARGET ?=
+FUZZ = $(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED) $(if $(TARGET),--target '$(TARGET)')
+
+.PHONY: demo test second check fmt fuzz fuzz-atheris clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml setup.py constraints.txt mfd/packet/_planes.c
@@ -35,6 +43,12 @@ check: $(READY)
 fmt: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+fuzz: $(READY)
+	$(FUZZ) --inputs $(INPUTS) --jobs $(JOBS)
+
+fuzz-atheris: $(READY)
+	$(FUZZ) --inputs $(INPUTS) --guided
 
 clean:
 	rm -rf .venv spec/node_modules .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,0 +1,381 @@
+"""What a campaign begins with: valid bytes of every kind, and all vectors of the specification.
+
+Rules of this file: the same seed gives the same samples in the same order, on every machine.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from mfd.cli.parts import split
+from mfd.net.keys import KeyPair
+from mfd.packet import (
+    DTYPES,
+    PLAN_DOMAIN,
+    Encoding,
+    Envelope,
+    Kind,
+    LayerRef,
+    Manifest,
+    Packet,
+    Plan,
+    Progress,
+    Scale,
+    Tensor,
+    decode,
+    encode,
+    encode_chunk,
+    encode_envelope,
+    encode_manifest,
+    encode_plan,
+    pack_layer,
+    seal,
+    wrap_object,
+    write_safetensors,
+)
+from mfd.packet.carried import CarriedObject
+from tests.fuzz.forms import (
+    BASE,
+    CHUNK_HEAD,
+    LooseChunk,
+    LooseObject,
+    LoosePacket,
+    read_bundle,
+    write_bundle,
+    write_chunk,
+)
+from tests.packet.keys import HashSigner
+
+KINDS = (
+    "packet",
+    "manifest",
+    "plan",
+    "envelope",
+    "record",
+    "layer",
+    "chunk",
+    "safetensors",
+    "files",
+)
+VECTORS = Path(__file__).parents[2] / "spec" / "vectors"
+LARGE = 100_000  # bytes; larger samples are drawn seldom, for they take long
+SPLIT_BYTES = 1 << 10
+
+__all__ = ["KINDS", "Corpus", "Sample", "make_corpus", "take_apart"]
+
+Layers = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(slots=True)
+class Sample:
+    """One input to begin with, and, where that is possible, the same taken apart."""
+
+    body: bytes
+    tree: Any = None  # of a header: its map; of a layer: its rows; of a packet: a LoosePacket
+    files: list[tuple[str, bytes]] = field(default_factory=list)
+
+    @property
+    def apart(self) -> bool:
+        """Whether it can be changed by its form."""
+        return self.tree is not None
+
+
+@dataclass(slots=True)
+class Corpus:
+    """Samples by kind, small and large ones apart."""
+
+    small: dict[str, list[Sample]]
+    large: dict[str, list[Sample]]
+    signer: KeyPair
+
+    def add(self, kind: str, body: bytes) -> None:
+        """Take one more sample."""
+        shelf = self.large if len(body) > LARGE else self.small
+        shelf[kind].append(take_apart(kind, body))
+
+    def shelf(self, kind: str, *, large: bool = False) -> list[Sample]:
+        """The samples of a kind; packets that are to be signed are packets."""
+        return (self.large if large else self.small)["packet" if kind == "signed" else kind]
+
+
+def make_corpus(seed: int) -> Corpus:
+    """Make all samples of a seed."""
+    rng = np.random.default_rng(seed)
+    signer = KeyPair.from_seed(rng.bytes(32))
+    corpus = Corpus({kind: [] for kind in KINDS}, {kind: [] for kind in KINDS}, signer)
+    _add_packets(corpus, rng)
+    for kind, body in _headers(rng):
+        corpus.add(kind, body)
+        if kind == "plan":
+            corpus.add("record", seal(PLAN_DOMAIN, body, HashSigner("walker")))
+    for layers in _models(rng).values():
+        for tensors in layers.values():
+            corpus.add("layer", pack_layer(tensors).tobytes())
+    for body in _chunks(rng):
+        corpus.add("chunk", body)
+    for body in _safetensors(rng):
+        corpus.add("safetensors", body)
+        corpus.add("files", write_bundle([("a.safetensors", body)]))
+    for kind, body in _vectors():
+        corpus.add(kind, body)
+    return corpus
+
+
+def _weights(rng: np.random.Generator, count: int) -> Any:
+    return (rng.standard_normal(count) * 0.02).astype("<f4")
+
+
+def _tensor(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> Tensor:
+    size = DTYPES[dtype][0] * int(np.prod(shape))
+    data = rng.integers(0, 2 if dtype == "bool" else 256, size).astype(np.uint8)
+    return Tensor(dtype, shape, memoryview(data.tobytes()))
+
+
+def _models(rng: np.random.Generator) -> dict[str, Layers]:
+    shapes = [(5, 3), (), (2, 0, 3), (17,)]
+    types = {f"t/{d}": _tensor(rng, d, shapes[i % 4]) for i, d in enumerate(DTYPES)}
+    halves = (_weights(rng, 700).view("<u4") >> 16).astype("<u2")
+    odd = np.array([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45], "<f4")
+    shared = {"w": np.ones((4, 4), "<f4")}
+    return {
+        "tiny": {"block": {"w": _weights(rng, 15).reshape(3, 5), "b": np.zeros(3, "<f4")}},
+        "types": {"all": types, "none": {}},
+        "rank": {"deep": {"r": np.zeros((1,) * 16, "u1"), "e": np.zeros((0,) * 16, "<f8")}},
+        "names": {"\u00e9\U0001f600": {"z" * 512: np.ones(1)}, "shared": shared, "again": shared},
+        "smooth": {
+            "f32": {"w": _weights(rng, 1500), "odd": odd},
+            "bf16": {"h": Tensor("bf16", (700,), memoryview(halves.tobytes()))},
+            "f16": {"h": _weights(rng, 900).astype("<f2")},
+            "i64": {"i": np.arange(500)},
+            "bytes": {"u": rng.integers(0, 3, 2000).astype("u1")},
+        },
+        "many": {f"layer.{i}": {"w": _weights(rng, 8)} for i in range(12)},
+    }
+
+
+def _wide(rng: np.random.Generator) -> dict[str, Layers]:
+    """Objects of two chunks; the content costs little to hash and to decode."""
+    return {
+        "wide": {"z": {"z": np.zeros((1 << 18) + 100, "<f4")}, "b": {"b": _weights(rng, 4)}},
+        "ramp": {"i": {"i": np.arange((1 << 17) + 9)}},
+    }
+
+
+def _plan(rng: np.random.Generator, home: bytes) -> Plan:
+    return Plan(
+        recipe={"zoo": "cnn", "inputs": [1, 8, 8], "axes": {"tensors": {"w": [[0, 4]]}}},
+        names=("digits/train", "other"),
+        home=home,
+        verify=("digits/test",),
+        seed=int(rng.integers(1 << 40)),
+        learn={"lr": 0.001, "epochs": 1, "distill": None, "amp": True},
+        extra={7: ["kept", {"a": 1, "b": [None, 2.5]}]},
+    )
+
+
+def _headers(rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
+    digests = [rng.bytes(32) for _ in range(6)]
+    plan = _plan(rng, digests[0])
+    yield "plan", encode_plan(plan)
+    yield "plan", encode_plan(Plan(recipe={}, names=("x",), home=digests[1], mode="walk"))
+    layers = tuple(
+        LayerRef(i, f"layer.{i}", digests[i % 3], 64 * int(rng.integers(1, 99))) for i in range(5)
+    )
+    full = Manifest(
+        walker=digests[3],
+        model=digests[4],
+        seq=5,
+        layers=layers,
+        plan=digests[5],
+        trainer=digests[0],
+        parents=(digests[1], digests[2]),
+        trained=((0, 1), (1, 3), (4, 5)),
+        scale=Scale(1, 2, 3, 8),
+        kind=Kind.ADAPTER,
+        progress=Progress(2, 1, 40, 4, 3, (rng.bytes(8), rng.bytes(8)), rng.bytes(20)),
+        claims={"samples": 128, "loss": 0.5, "norm": float("inf"), "who": "\u00e9"},
+        software="mfd 0.1",
+        extra={7: ["kept", {"a": 1}], 65_535: b"x"},
+    )
+    yield "manifest", encode_manifest(full)
+    plain = Manifest(digests[0], digests[1], 0, layers[:1], digests[2], digests[3])
+    yield "manifest", encode_manifest(plain)
+    yield "envelope", encode_envelope(Envelope(destination="digits/train", hop_limit=9))
+    yield "envelope", encode_envelope(Envelope(destination=digests[0], extra={13: [1, {"a": b""}]}))
+
+
+def _packet(rng: np.random.Generator, layers: Layers, signer: KeyPair, *, plan: bool) -> Packet:
+    packed = {name: pack_layer(tensors) for name, tensors in layers.items()}
+    record = wrap_object(seal(PLAN_DOMAIN, encode_plan(_plan(rng, signer.public_key)), signer))
+    manifest = Manifest(
+        walker=rng.bytes(32),
+        model=rng.bytes(32),
+        seq=int(rng.integers(1 << 30)),
+        layers=tuple(
+            LayerRef(i, name, item.digest, item.raw_bytes)
+            for i, (name, item) in enumerate(packed.items())
+        ),
+        plan=record.digest,
+        trainer=signer.public_key,
+        claims={"loss": 0.25, "samples": 7},
+    )
+    objects = [*packed.values(), *([record] if plan else [])]
+    return Packet.of(manifest, objects, signer=signer, envelope=Envelope("digits/train"))
+
+
+def _add_packets(corpus: Corpus, rng: np.random.Generator) -> None:
+    with TemporaryDirectory() as folder:
+        for name, layers in (_models(rng) | _wide(rng)).items():
+            packet = _packet(rng, layers, corpus.signer, plan=name != "tiny")
+            whole = list(dict.fromkeys(_encoded(packet)))
+            for number, body in enumerate(whole):
+                corpus.add("packet", body)
+                if len(body) > LARGE:
+                    continue
+                size = int.from_bytes(body[6:8], "little")
+                corpus.add("envelope", body[16 : 16 + size])
+                for files in _split(Path(folder) / f"{name}{number}.mfd", body):
+                    corpus.add("files", write_bundle(files))
+                    for called, part in files[:2]:
+                        if called.endswith(".mfd"):
+                            corpus.add("packet", part)
+            corpus.add("manifest", packet.manifest_bytes)
+            corpus.add("files", write_bundle([("a.mfd", whole[0]), ("b.mfd", whole[-1])]))
+
+
+def _encoded(packet: Packet) -> Iterator[bytes]:
+    """The packet in every encoding that its writer can make without a base."""
+    for encoding in Encoding:
+        try:
+            yield b"".join(encode(packet, encoding))
+        except ValueError:
+            continue
+
+
+def _split(path: Path, body: bytes) -> Iterator[list[tuple[str, bytes]]]:
+    """The parts of a file, by layer and by bytes."""
+    path.write_bytes(body)
+    for number, how in enumerate(
+        ({"by": "layer", "slice_bytes": None}, {"by": None, "slice_bytes": SPLIT_BYTES})
+    ):
+        out = path.with_suffix(f".{number}")
+        out.mkdir()
+        with redirect_stdout(io.StringIO()):
+            split(path, out=out, as_json=True, **how)  # type: ignore[arg-type]
+        found = [(part.name, part.read_bytes()) for part in sorted(out.iterdir())]
+        if len(found) <= 6:
+            yield found
+
+
+def loosen(body: bytes) -> LoosePacket:
+    """Take a sound packet apart."""
+    packet = decode(body)
+    sizes = [int.from_bytes(body[at : at + size], "little") for at, size in ((6, 2), (8, 4))]
+    envelope = msgpack.unpackb(body[16 : 16 + sizes[0]], strict_map_key=False)
+    objects = []
+    for entry in packet.envelope.index:
+        item = packet.objects[entry.digest]
+        assert isinstance(item, CarriedObject)
+        chunks = [
+            LooseChunk(how, bytes(view), digest)
+            for (how, view), digest in zip(item.bodies, item.chunks, strict=True)
+        ]
+        raw = bytes(item.buffer())
+        objects.append(
+            LooseObject(entry.raw_bytes, entry.encoding, entry.base, chunks, entry.digest, raw)
+        )
+    manifest = msgpack.unpackb(packet.manifest_bytes, strict_map_key=False)
+    return LoosePacket(envelope, manifest, objects)
+
+
+def take_apart(kind: str, body: bytes) -> Sample:
+    """Return bytes with their tree, where they have one: those that are wrong deep inside do."""
+    sample = Sample(body)
+    try:
+        match kind:
+            case "packet" | "signed":
+                sample.tree = loosen(body)
+            case "manifest" | "plan" | "envelope":
+                sample.tree = msgpack.unpackb(body, strict_map_key=False)
+            case "record":
+                sample.tree = msgpack.unpackb(body[96:], strict_map_key=False)
+            case "layer":
+                size = int.from_bytes(body[:4], "little")
+                sample.tree = msgpack.unpackb(body[8 : 8 + size])
+            case "safetensors":
+                size = int.from_bytes(body[:8], "little")
+                sample.tree = json.loads(body[8 : 8 + size])
+            case "chunk" if len(body) >= CHUNK_HEAD.size:
+                sample.tree = body
+            case "files":
+                sample.files = read_bundle(body)
+                sample.tree = sample.files or None
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException):
+        return Sample(body)
+    wanted = {"packet": LoosePacket, "signed": LoosePacket, "chunk": bytes}
+    wanted |= dict.fromkeys(("layer", "files"), list)
+    if not isinstance(sample.tree, wanted.get(kind, dict)):
+        sample.tree = None
+    return sample
+
+
+def _chunks(rng: np.random.Generator) -> Iterator[bytes]:
+    """Bodies of every encoding and width, with and without a base."""
+    drift = np.frombuffer(BASE, "<f4") * (1 + rng.standard_normal(len(BASE) // 4) * 1e-5)
+    contents = {
+        "floats": _weights(rng, 1024).tobytes(),
+        "base": BASE,
+        "drift": drift.astype("<f4").tobytes(),
+        "zeros": bytes(5000),
+        "noise": rng.bytes(200),
+        "odd": np.arange(2000).astype("<u2").tobytes() + b"abc",
+        "ones": b"\x01",
+        "whole": bytes(1 << 20),
+    }
+    for raw in contents.values():
+        for encoding in Encoding:
+            for width in (1, 2, 4, 8):
+                for base in (None, BASE):
+                    try:
+                        used, body = encode_chunk(
+                            raw, item_bytes=width, encoding=encoding, base=base
+                        )
+                    except ValueError:
+                        continue
+                    if used == encoding and (used or (width == 1 and base is None)):
+                        yield write_chunk(
+                            int(used), len(raw), bytes(body), base=base is not None
+                        ).body
+
+
+def _safetensors(rng: np.random.Generator) -> Iterator[bytes]:
+    for layers in _models(rng).values():
+        for tensors in layers.values():
+            try:
+                yield b"".join(write_safetensors(tensors, {"format": "pt", "alias": "w"}))
+            except ValueError:
+                continue
+    yield b"".join(write_safetensors({"x": np.ones((2, 3), "<f4")}))
+
+
+def _vectors() -> Iterator[tuple[str, bytes]]:
+    """Every vector as an input of its kind, the invalid ones too."""
+    for path in sorted(VECTORS.glob("*valid/*.json")):
+        vector = json.loads(path.read_text())
+        body = bytes.fromhex(vector["hex"]) + bytes(vector["args"].get("zeros", 0))
+        kind, args = vector["kind"], vector["args"]
+        if kind == "chunk":
+            head = CHUNK_HEAD.pack(args["encoding"] & 255, "base" in args, 0, args["raw_bytes"])
+            body = head + body
+        if kind in KINDS and len(body) < 4 * LARGE:
+            yield kind, body
