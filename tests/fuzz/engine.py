@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import selectors
 import signal
 import subprocess
@@ -70,6 +71,7 @@ class Result:
 
     inputs: int = 0
     seconds: float = 0.0
+    worked: float = 0.0  # seconds of processor time of all workers
     outcomes: Counter[str] = field(default_factory=Counter)  # "target \t outcome" -> inputs
     found: list[Found] = field(default_factory=list)
     times: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -121,6 +123,7 @@ class Engine:
     def run(self) -> Result:
         """Run until all inputs are through, the time is over, or there is too much to tell."""
         began = told = time.monotonic()
+        before = _worked_by_children()
         with tempfile.TemporaryDirectory(prefix="mfd-fuzz-") as folder:
             for job in range(self._order.jobs):
                 self._start(job, 0, Path(folder))
@@ -147,6 +150,7 @@ class Engine:
                         worker.process.stdout.close()
                 self._selector.close()
         self._result.seconds = time.monotonic() - began
+        self._result.worked = _worked_by_children() - before
         return self._result
 
     def _start(self, job: int, start: int, folder: Path) -> None:
@@ -260,6 +264,11 @@ class Engine:
         )
 
 
+def _worked_by_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def told(found: Found, order: Order) -> str:
     """One finding as a person reads it."""
     finding = found.finding
@@ -304,9 +313,11 @@ def summary(result: Result, order: Order) -> str:
     if never := [fault.name for fault in Fault if not faults[fault.name]]:
         lines.append(f"never reached: {', '.join(never)}")
     speed = result.inputs / max(result.seconds, 1e-9)
+    per_core = result.inputs / max(result.worked, 1e-9)
     lines.append(
-        f"\n{result.inputs} inputs in {result.seconds:.0f} s, {speed:.0f} inputs/s with "
-        f"{order.jobs} workers, seed {order.seed}: {len(result.found)} findings"
+        f"\n{result.inputs} inputs in {result.seconds:.0f} s: {speed:.0f} inputs/s with "
+        f"{order.jobs} workers, {per_core:.0f} inputs per second of processor time; "
+        f"seed {order.seed}: {len(result.found)} findings"
     )
     return "\n".join(lines)
 

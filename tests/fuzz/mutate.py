@@ -150,6 +150,7 @@ def extend(rng: Random, body: bytearray) -> None:
     body += bytes(rng.choice((1, 8, 64, 65))) if rng.random() < 0.5 else rng.randbytes(9)
 
 
+# The first seven leave the length as it is.
 CHANGES: tuple[Callable[[Random, bytearray], None], ...] = (
     flip, flip, flip, poke, poke, overwrite, overwrite, cut, remove, repeat, insert, extend,
 )  # fmt: skip
@@ -164,6 +165,14 @@ def damage(rng: Random, body: bytes, other: bytes) -> bytes:
         if not changed:
             break
         rng.choice(CHANGES)(rng, changed)
+    return bytes(changed)
+
+
+def tweak(rng: Random, body: bytes) -> bytes:
+    """Change bytes in place: as many as before, so that no length tells."""
+    changed = bytearray(body)
+    for _ in range(rng.choice((1, 1, 1, 2, 4)) if changed else 0):
+        rng.choice(CHANGES[:7])(rng, changed)
     return bytes(changed)
 
 

@@ -53,7 +53,7 @@ def _nan(data: bytes) -> None:
 
 def _heavy(data: bytes) -> None:
     """Takes memory for what a length tells, and gives it back."""
-    if len(data) >= CHUNK_HEAD.size and CHUNK_HEAD.unpack_from(data)[3] > 1 << 27:
+    if len(data) >= CHUNK_HEAD.size and CHUNK_HEAD.unpack_from(data)[3] > 1 << 22:
         np.ones(100 * MIB, np.uint8)
 
 

@@ -34,11 +34,12 @@ from tests.fuzz.forms import (
     write_planes,
     write_safetensors_file,
 )
-from tests.fuzz.mutate import change, damage, lie, nested, number, odd, pack, rearranged
+from tests.fuzz.mutate import change, damage, lie, nested, number, odd, pack, rearranged, tweak
 from tests.packet.keys import HashSigner
 
 SIGNER = HashSigner("walker")
 AS_IT_IS = 0.02  # share of inputs that are samples, unchanged
+BYTES_ALONE = {"manifest": 0.15, "plan": 0.15, "envelope": 0.15, "files": 0.05}  # share
 LARGE_SHARE = 0.003  # ... that are made of large samples
 BULK = 1 / 4000  # share of inputs that are as large as a limit allows
 TYPES = tuple(DTYPES)
@@ -87,7 +88,7 @@ def layer(rng: Random, sample: Sample) -> bytes:
         case 0:
             return lie(rng, write_layer(sample.tree, regions))
         case 1:
-            return write_layer(sample.tree, damage(rng, regions, regions)).body
+            return write_layer(sample.tree, tweak(rng, regions)).body
         case 2:
             return write_layer(sample.tree, poisoned(rng, regions)).body
         case 3:
@@ -160,19 +161,22 @@ def chunk(rng: Random, sample: Sample) -> bytes:
     encoding, base, _, raw_bytes = CHUNK_HEAD.unpack_from(sample.body)
     body = sample.body[CHUNK_HEAD.size :]
     built = write_chunk(encoding, raw_bytes, body, base=bool(base))
-    match rng.randrange(8):
-        case 0 | 1:
+    match rng.randrange(10):
+        case 0:
             return lie(rng, built)
-        case 2:
+        case 1:
             encoding = rng.randrange(256)
             return write_chunk(encoding, raw_bytes, body, base=rng.random() < 0.5).body
-        case 3:
+        case 2:
             return write_chunk(encoding, number(rng, raw_bytes), body, base=bool(base)).body
-        case 4 | 5:
-            return planes(rng)
-        case _:
+        case 3:
             changed = damage(rng, body, body)
             return write_chunk(encoding, raw_bytes, changed, base=rng.random() < 0.5).body
+        case 4 | 5 | 6:
+            return planes(rng)
+        case _:
+            changed = tweak(rng, body)
+            return write_chunk(encoding, raw_bytes, changed, base=bool(base)).body
 
 
 def planes(rng: Random) -> bytes:
@@ -289,7 +293,7 @@ def content(rng: Random, item: LooseObject, corpus: Corpus) -> LooseObject:
     if roll < 0.7 or not item.raw:
         raw = layer(rng, rng.choice([s for s in corpus.small["layer"][:24] if s.tree is not None]))
     else:
-        raw = poisoned(rng, item.raw) if roll < 0.85 else damage(rng, item.raw, b"")
+        raw = poisoned(rng, item.raw) if roll < 0.85 else tweak(rng, item.raw)
     return as_object(raw[: 2 * CHUNK_BYTES] or bytes(64), int(rng.random() < 0.15), item.named)
 
 
@@ -314,7 +318,7 @@ def bodies(rng: Random, item: LooseObject, corpus: Corpus) -> LooseObject:
                 made.raw_bytes = raw_bytes
                 was = LooseChunk(encoding, body[CHUNK_HEAD.size :], was.digest)
             else:
-                was = LooseChunk(was.encoding, damage(rng, was.body, was.body), was.digest)
+                was = LooseChunk(was.encoding, tweak(rng, was.body), was.digest)
             size = min(CHUNK_BYTES, made.raw_bytes - at * CHUNK_BYTES)
             made.chunks[at] = resealed(was, size) if rng.random() < 0.7 else was
             made.encoding = max(c.encoding for c in made.chunks)
@@ -372,7 +376,7 @@ def alter(rng: Random, corpus: Corpus, kind: str, sample: Sample) -> bytes:
     roll = rng.random()
     if roll < AS_IT_IS:
         return sample.body
-    if roll < (0.15 if kind in HEADERS else 0.25) or not sample.apart:
+    if roll < BYTES_ALONE.get(kind, 0.25) or not sample.apart:
         return damage(rng, sample.body, rng.choice(corpus.shelf(kind)).body)
     if kind in WHOLE:
         made = WHOLE[kind](rng, sample, corpus)

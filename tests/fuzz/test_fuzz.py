@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 SHORT = Order(seed=1, inputs=6000, seconds=100, jobs=1)
 PLANTED = Order(
-    seed=1, inputs=3000, seconds=100, jobs=2, registry="tests.fuzz.planted", stuck_s=1.5,
+    seed=1, inputs=8000, seconds=100, jobs=2, registry="tests.fuzz.planted", stuck_s=1.5,
     deaths_max=1, findings_max=11,
 )  # fmt: skip
 
