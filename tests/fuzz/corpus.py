@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,23 +20,17 @@ import numpy as np
 from mfd.cli.parts import split
 from mfd.net.keys import KeyPair
 from mfd.packet import (
-    DTYPES,
     PLAN_DOMAIN,
     Encoding,
     Envelope,
-    Kind,
     LayerRef,
     Manifest,
     Packet,
-    Plan,
-    Progress,
-    Scale,
-    Tensor,
+    Way,
+    commit,
     decode,
     encode,
     encode_chunk,
-    encode_envelope,
-    encode_manifest,
     encode_plan,
     pack_layer,
     seal,
@@ -44,6 +38,7 @@ from mfd.packet import (
     write_safetensors,
 )
 from mfd.packet.carried import CarriedObject
+from mfd.packet.limits import CHUNK_BYTES
 from tests.fuzz.forms import (
     BASE,
     CHUNK_HEAD,
@@ -54,6 +49,7 @@ from tests.fuzz.forms import (
     write_bundle,
     write_chunk,
 )
+from tests.fuzz.models import Layers, headers, models, plan, weights, wide
 from tests.packet.keys import HashSigner
 
 KINDS = (
@@ -73,7 +69,7 @@ SPLIT_BYTES = 1 << 10
 
 __all__ = ["KINDS", "Corpus", "Sample", "make_corpus", "take_apart"]
 
-Layers = Mapping[str, Mapping[str, Any]]
+UPON = [way for way in Way if way.needs_base]
 
 
 @dataclass(slots=True)
@@ -114,11 +110,11 @@ def make_corpus(seed: int) -> Corpus:
     signer = KeyPair.from_seed(rng.bytes(32))
     corpus = Corpus({kind: [] for kind in KINDS}, {kind: [] for kind in KINDS}, signer)
     _add_packets(corpus, rng)
-    for kind, body in _headers(rng):
+    for kind, body in headers(rng):
         corpus.add(kind, body)
         if kind == "plan":
             corpus.add("record", seal(PLAN_DOMAIN, body, HashSigner("walker")))
-    for layers in _models(rng).values():
+    for layers in models(rng).values():
         for tensors in layers.values():
             corpus.add("layer", pack_layer(tensors).tobytes())
     for body in _chunks(rng):
@@ -131,92 +127,9 @@ def make_corpus(seed: int) -> Corpus:
     return corpus
 
 
-def _weights(rng: np.random.Generator, count: int) -> Any:
-    return (rng.standard_normal(count) * 0.02).astype("<f4")
-
-
-def _tensor(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> Tensor:
-    size = DTYPES[dtype][0] * int(np.prod(shape))
-    data = rng.integers(0, 2 if dtype == "bool" else 256, size).astype(np.uint8)
-    return Tensor(dtype, shape, memoryview(data.tobytes()))
-
-
-def _models(rng: np.random.Generator) -> dict[str, Layers]:
-    shapes = [(5, 3), (), (2, 0, 3), (17,)]
-    types = {f"t/{d}": _tensor(rng, d, shapes[i % 4]) for i, d in enumerate(DTYPES)}
-    halves = (_weights(rng, 700).view("<u4") >> 16).astype("<u2")
-    odd = np.array([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45], "<f4")
-    shared = {"w": np.ones((4, 4), "<f4")}
-    return {
-        "tiny": {"block": {"w": _weights(rng, 15).reshape(3, 5), "b": np.zeros(3, "<f4")}},
-        "types": {"all": types, "none": {}},
-        "rank": {"deep": {"r": np.zeros((1,) * 16, "u1"), "e": np.zeros((0,) * 16, "<f8")}},
-        "names": {"\u00e9\U0001f600": {"z" * 512: np.ones(1)}, "shared": shared, "again": shared},
-        "smooth": {
-            "f32": {"w": _weights(rng, 1500), "odd": odd},
-            "bf16": {"h": Tensor("bf16", (700,), memoryview(halves.tobytes()))},
-            "f16": {"h": _weights(rng, 900).astype("<f2")},
-            "i64": {"i": np.arange(500)},
-            "bytes": {"u": rng.integers(0, 3, 2000).astype("u1")},
-        },
-        "many": {f"layer.{i}": {"w": _weights(rng, 8)} for i in range(12)},
-    }
-
-
-def _wide(rng: np.random.Generator) -> dict[str, Layers]:
-    """Objects of two chunks; the content costs little to hash and to decode."""
-    return {
-        "wide": {"z": {"z": np.zeros((1 << 18) + 100, "<f4")}, "b": {"b": _weights(rng, 4)}},
-        "ramp": {"i": {"i": np.arange((1 << 17) + 9)}},
-    }
-
-
-def _plan(rng: np.random.Generator, home: bytes) -> Plan:
-    return Plan(
-        recipe={"zoo": "cnn", "inputs": [1, 8, 8], "axes": {"tensors": {"w": [[0, 4]]}}},
-        names=("digits/train", "other"),
-        home=home,
-        verify=("digits/test",),
-        seed=int(rng.integers(1 << 40)),
-        learn={"lr": 0.001, "epochs": 1, "distill": None, "amp": True},
-        extra={7: ["kept", {"a": 1, "b": [None, 2.5]}]},
-    )
-
-
-def _headers(rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
-    digests = [rng.bytes(32) for _ in range(6)]
-    plan = _plan(rng, digests[0])
-    yield "plan", encode_plan(plan)
-    yield "plan", encode_plan(Plan(recipe={}, names=("x",), home=digests[1], mode="walk"))
-    layers = tuple(
-        LayerRef(i, f"layer.{i}", digests[i % 3], 64 * int(rng.integers(1, 99))) for i in range(5)
-    )
-    full = Manifest(
-        walker=digests[3],
-        model=digests[4],
-        seq=5,
-        layers=layers,
-        plan=digests[5],
-        trainer=digests[0],
-        parents=(digests[1], digests[2]),
-        trained=((0, 1), (1, 3), (4, 5)),
-        scale=Scale(1, 2, 3, 8),
-        kind=Kind.ADAPTER,
-        progress=Progress(2, 1, 40, 4, 3, (rng.bytes(8), rng.bytes(8)), rng.bytes(20)),
-        claims={"samples": 128, "loss": 0.5, "norm": float("inf"), "who": "\u00e9"},
-        software="mfd 0.1",
-        extra={7: ["kept", {"a": 1}], 65_535: b"x"},
-    )
-    yield "manifest", encode_manifest(full)
-    plain = Manifest(digests[0], digests[1], 0, layers[:1], digests[2], digests[3])
-    yield "manifest", encode_manifest(plain)
-    yield "envelope", encode_envelope(Envelope(destination="digits/train", hop_limit=9))
-    yield "envelope", encode_envelope(Envelope(destination=digests[0], extra={13: [1, {"a": b""}]}))
-
-
-def _packet(rng: np.random.Generator, layers: Layers, signer: KeyPair, *, plan: bool) -> Packet:
+def _packet(rng: np.random.Generator, layers: Layers, signer: KeyPair, *, whole: bool) -> Packet:
     packed = {name: pack_layer(tensors) for name, tensors in layers.items()}
-    record = wrap_object(seal(PLAN_DOMAIN, encode_plan(_plan(rng, signer.public_key)), signer))
+    record = wrap_object(seal(PLAN_DOMAIN, encode_plan(plan(rng, signer.public_key)), signer))
     manifest = Manifest(
         walker=rng.bytes(32),
         model=rng.bytes(32),
@@ -229,14 +142,14 @@ def _packet(rng: np.random.Generator, layers: Layers, signer: KeyPair, *, plan: 
         trainer=signer.public_key,
         claims={"loss": 0.25, "samples": 7},
     )
-    objects = [*packed.values(), *([record] if plan else [])]
+    objects = [*packed.values(), *([record] if whole else [])]
     return Packet.of(manifest, objects, signer=signer, envelope=Envelope("digits/train"))
 
 
 def _add_packets(corpus: Corpus, rng: np.random.Generator) -> None:
     with TemporaryDirectory() as folder:
-        for name, layers in (_models(rng) | _wide(rng)).items():
-            packet = _packet(rng, layers, corpus.signer, plan=name != "tiny")
+        for name, layers in (models(rng) | wide(rng)).items():
+            packet = _packet(rng, layers, corpus.signer, whole=name != "tiny")
             whole = list(dict.fromkeys(_encoded(packet)))
             for number, body in enumerate(whole):
                 corpus.add("packet", body)
@@ -249,6 +162,8 @@ def _add_packets(corpus: Corpus, rng: np.random.Generator) -> None:
                     for called, part in files[:2]:
                         if called.endswith(".mfd"):
                             corpus.add("packet", part)
+                for chunk in _chunks_in(loosen(body)):
+                    corpus.add("chunk", chunk)
             corpus.add("manifest", packet.manifest_bytes)
             corpus.add("files", write_bundle([("a.mfd", whole[0]), ("b.mfd", whole[-1])]))
 
@@ -260,6 +175,14 @@ def _encoded(packet: Packet) -> Iterator[bytes]:
             yield b"".join(encode(packet, encoding))
         except ValueError:
             continue
+
+
+def _chunks_in(packet: LoosePacket) -> Iterator[bytes]:
+    """The encoded chunks of a packet: every form that a writer of packets gives."""
+    for item in packet.objects:
+        if item.encoding and item.base is None and item.raw_bytes <= CHUNK_BYTES:
+            for chunk in item.chunks:
+                yield write_chunk(chunk.encoding, item.raw_bytes, chunk.body).body
 
 
 def _split(path: Path, body: bytes) -> Iterator[list[tuple[str, bytes]]]:
@@ -332,8 +255,11 @@ def take_apart(kind: str, body: bytes) -> Sample:
 def _chunks(rng: np.random.Generator) -> Iterator[bytes]:
     """Bodies of every encoding and width, with and without a base."""
     drift = np.frombuffer(BASE, "<f4") * (1 + rng.standard_normal(len(BASE) // 4) * 1e-5)
+    base = {"w": np.frombuffer(BASE, "<f4")}
+    steps = {"w": drift.astype("<f4")}
     contents = {
-        "floats": _weights(rng, 1024).tobytes(),
+        **{way: bytes(commit(steps, way, base=base).tensors["w"].data) for way in UPON},
+        "floats": weights(rng, 1024).tobytes(),
         "base": BASE,
         "drift": drift.astype("<f4").tobytes(),
         "zeros": bytes(5000),
@@ -359,7 +285,7 @@ def _chunks(rng: np.random.Generator) -> Iterator[bytes]:
 
 
 def _safetensors(rng: np.random.Generator) -> Iterator[bytes]:
-    for layers in _models(rng).values():
+    for layers in models(rng).values():
         for tensors in layers.values():
             try:
                 yield b"".join(write_safetensors(tensors, {"format": "pt", "alias": "w"}))

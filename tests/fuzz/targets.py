@@ -22,6 +22,7 @@ from mfd.cli.errors import CommandError
 from mfd.net.keys import verify
 from mfd.packet import (
     PLAN_DOMAIN,
+    Axes,
     Fault,
     PacketError,
     Verifier,
@@ -67,6 +68,7 @@ PACKET = (
 CHUNK = (
     "LIMIT a chunk of", "ENCODING number", "ENCODING raw chunk of", "TRUNCATED input",
     "ENCODING planes are not shorter than raw", "BASE a chunk that is a delta",
+    "ENCODING a body that is not shorter than raw", "BASE a chunk that builds upon another",
 )  # fmt: skip
 RECORD = ("TRUNCATED record", "LIMIT record")
 FORM = (
@@ -129,6 +131,13 @@ def _record(data: bytes) -> None:
 def _plan_record(data: bytes) -> None:
     _, body = open_sealed(PLAN_DOMAIN, data, verify, PLAN_BYTES_MAX)
     decode_plan(body)
+
+
+def _axes(data: bytes) -> None:
+    """What a remote plan says may be cut of its model."""
+    axes = Axes.of(decode_plan(data).recipe.get("axes"))
+    for name in ("w", "layer.0.weight"):
+        axes.cuts(name)
 
 
 def _safetensors(data: bytes) -> None:
@@ -227,6 +236,7 @@ TARGETS: tuple[Target, ...] = (
     Target("manifest again", MANIFEST_AGAIN, "manifest", 4, per_byte=160, first=HEADER),
     Target("plan again", PLAN_AGAIN, "plan", 4, per_byte=160, first=HEADER),
     Target("envelope again", ENVELOPE_AGAIN, "envelope", 4, per_byte=160, first=HEADER),
+    Target("axes", _axes, "plan", 4, per_byte=80, first=HEADER, errors=(PacketError, ValueError)),
     Target("layer", _layer, "layer", 24, first=LAYER),
     Target("layer table", _read_table, "layer", 8, first=LAYER),
     Target("chunk", _chunk, "chunk", 40, first=CHUNK),
