@@ -50,7 +50,9 @@ def campaign(order: Order) -> int:
             command.append(f"--save={order.save}")
         if subprocess.run(command, check=False).returncode:
             failed.append(target.name)
-    print(f"{len(targets)} targets, {len(failed)} with findings: {', '.join(failed) or 'none'}")
+    print(
+        f"{len(targets)} targets; ended with a finding or an error: {', '.join(failed) or 'none'}"
+    )
     return 1 if failed else 0
 
 
