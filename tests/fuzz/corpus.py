@@ -26,13 +26,16 @@ from mfd.packet import (
     LayerRef,
     Manifest,
     Packet,
-    Way,
-    commit,
+    Piece,
     decode,
+    decode_piece,
     encode,
     encode_chunk,
+    encode_piece,
     encode_plan,
+    head_of,
     pack_layer,
+    pieces_of,
     seal,
     wrap_object,
     write_safetensors,
@@ -40,7 +43,6 @@ from mfd.packet import (
 from mfd.packet.carried import CarriedObject
 from mfd.packet.limits import CHUNK_BYTES
 from tests.fuzz.forms import (
-    BASE,
     CHUNK_HEAD,
     LooseChunk,
     LooseObject,
@@ -49,6 +51,7 @@ from tests.fuzz.forms import (
     write_bundle,
     write_chunk,
 )
+from tests.fuzz.held import BASE, HELD
 from tests.fuzz.models import Layers, headers, models, plan, weights, wide
 from tests.packet.keys import HashSigner
 
@@ -61,15 +64,17 @@ KINDS = (
     "layer",
     "chunk",
     "safetensors",
+    "piece",
+    "pieces",
     "files",
 )
 VECTORS = Path(__file__).parents[2] / "spec" / "vectors"
+PIECES_MAX = 8
 LARGE = 100_000  # bytes; larger samples are drawn seldom, for they take long
 SPLIT_BYTES = 1 << 10
+SPLIT_MAX = 2  # encodings of a packet that are split into files
 
 __all__ = ["KINDS", "Corpus", "Sample", "make_corpus", "take_apart"]
-
-UPON = [way for way in Way if way.needs_base]
 
 
 @dataclass(slots=True)
@@ -93,9 +98,13 @@ class Corpus:
     small: dict[str, list[Sample]]
     large: dict[str, list[Sample]]
     signer: KeyPair
+    known: set[tuple[str, bytes]] = field(default_factory=set)
 
     def add(self, kind: str, body: bytes) -> None:
-        """Take one more sample."""
+        """Take one more sample, once."""
+        if (kind, body) in self.known:
+            return
+        self.known.add((kind, body))
         shelf = self.large if len(body) > LARGE else self.small
         shelf[kind].append(take_apart(kind, body))
 
@@ -157,32 +166,46 @@ def _add_packets(corpus: Corpus, rng: np.random.Generator) -> None:
                     continue
                 size = int.from_bytes(body[6:8], "little")
                 corpus.add("envelope", body[16 : 16 + size])
+                apart = loosen(body)
+                for chunk in _chunks_in(apart):
+                    corpus.add("chunk", chunk)
+                if number >= SPLIT_MAX or any(item.base for item in apart.objects):
+                    continue
                 for files in _split(Path(folder) / f"{name}{number}.mfd", body):
                     corpus.add("files", write_bundle(files))
                     for called, part in files[:2]:
                         if called.endswith(".mfd"):
                             corpus.add("packet", part)
-                for chunk in _chunks_in(loosen(body)):
-                    corpus.add("chunk", chunk)
+            if len(whole[0]) <= LARGE:
+                _add_pieces(corpus, packet)
             corpus.add("manifest", packet.manifest_bytes)
             corpus.add("files", write_bundle([("a.mfd", whole[0]), ("b.mfd", whole[-1])]))
 
 
 def _encoded(packet: Packet) -> Iterator[bytes]:
-    """The packet in every encoding that its writer can make without a base."""
+    """The packet in every encoding, as it is and upon what every reader holds."""
     for encoding in Encoding:
-        try:
-            yield b"".join(encode(packet, encoding))
-        except ValueError:
-            continue
+        yield b"".join(encode(packet, encoding))
+        yield b"".join(encode(packet, encoding, base=HELD))
+
+
+def _add_pieces(corpus: Corpus, packet: Packet) -> None:
+    for encoding in Encoding:
+        made = [b"".join(encode_piece(piece)) for piece in pieces_of(packet, encoding, base=HELD)]
+        for body in made:
+            corpus.add("piece", body)
+        if len(made) < PIECES_MAX:
+            files = [("head", head_of(packet)), *(("piece", body) for body in made)]
+            corpus.add("pieces", write_bundle(files))
 
 
 def _chunks_in(packet: LoosePacket) -> Iterator[bytes]:
     """The encoded chunks of a packet: every form that a writer of packets gives."""
     for item in packet.objects:
-        if item.encoding and item.base is None and item.raw_bytes <= CHUNK_BYTES:
+        if item.encoding and item.raw_bytes <= CHUNK_BYTES:
+            based = item.base is not None
             for chunk in item.chunks:
-                yield write_chunk(chunk.encoding, item.raw_bytes, chunk.body).body
+                yield write_chunk(chunk.encoding, item.raw_bytes, chunk.body, base=based).body
 
 
 def _split(path: Path, body: bytes) -> Iterator[list[tuple[str, bytes]]]:
@@ -202,7 +225,7 @@ def _split(path: Path, body: bytes) -> Iterator[list[tuple[str, bytes]]]:
 
 def loosen(body: bytes) -> LoosePacket:
     """Take a sound packet apart."""
-    packet = decode(body)
+    packet = decode(body, held=HELD)
     sizes = [int.from_bytes(body[at : at + size], "little") for at, size in ((6, 2), (8, 4))]
     envelope = msgpack.unpackb(body[16 : 16 + sizes[0]], strict_map_key=False)
     objects = []
@@ -240,13 +263,15 @@ def take_apart(kind: str, body: bytes) -> Sample:
                 sample.tree = json.loads(body[8 : 8 + size])
             case "chunk" if len(body) >= CHUNK_HEAD.size:
                 sample.tree = body
-            case "files":
+            case "piece":
+                sample.tree = decode_piece(body)
+            case "files" | "pieces":
                 sample.files = read_bundle(body)
                 sample.tree = sample.files or None
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException):
         return Sample(body)
     wanted = {"packet": LoosePacket, "signed": LoosePacket, "chunk": bytes}
-    wanted |= dict.fromkeys(("layer", "files"), list)
+    wanted |= {"piece": Piece, **dict.fromkeys(("layer", "files", "pieces"), list)}
     if not isinstance(sample.tree, wanted.get(kind, dict)):
         sample.tree = None
     return sample
@@ -254,14 +279,9 @@ def take_apart(kind: str, body: bytes) -> Sample:
 
 def _chunks(rng: np.random.Generator) -> Iterator[bytes]:
     """Bodies of every encoding and width, with and without a base."""
-    drift = np.frombuffer(BASE, "<f4") * (1 + rng.standard_normal(len(BASE) // 4) * 1e-5)
-    base = {"w": np.frombuffer(BASE, "<f4")}
-    steps = {"w": drift.astype("<f4")}
     contents = {
-        **{way: bytes(commit(steps, way, base=base).tensors["w"].data) for way in UPON},
         "floats": weights(rng, 1024).tobytes(),
         "base": BASE,
-        "drift": drift.astype("<f4").tobytes(),
         "zeros": bytes(5000),
         "noise": rng.bytes(200),
         "odd": np.arange(2000).astype("<u2").tobytes() + b"abc",
@@ -272,16 +292,9 @@ def _chunks(rng: np.random.Generator) -> Iterator[bytes]:
         for encoding in Encoding:
             for width in (1, 2, 4, 8):
                 for base in (None, BASE):
-                    try:
-                        used, body = encode_chunk(
-                            raw, item_bytes=width, encoding=encoding, base=base
-                        )
-                    except ValueError:
-                        continue
+                    used, body = encode_chunk(raw, item_bytes=width, encoding=encoding, base=base)
                     if used == encoding and (used or (width == 1 and base is None)):
-                        yield write_chunk(
-                            int(used), len(raw), bytes(body), base=base is not None
-                        ).body
+                        yield write_chunk(used, len(raw), bytes(body), base=base is not None).body
 
 
 def _safetensors(rng: np.random.Generator) -> Iterator[bytes]:

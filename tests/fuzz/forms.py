@@ -7,7 +7,7 @@ length, so that one of them can be made to lie.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from struct import Struct
 from typing import Any
 
@@ -18,24 +18,22 @@ from mfd.packet import (
     MANIFEST_DOMAIN,
     Encoding,
     PacketError,
+    Piece,
     decode_chunk,
     encode_chunk,
+    encode_piece,
     item_bytes_of,
 )
 from mfd.packet.limits import ALIGN_BYTES, CHUNK_BYTES
 from mfd.packet.objects import chunk_root
 from mfd.packet.packet import FORMAT, MAGIC, PREAMBLE
 from mfd.packet.signing import Signer
+from tests.fuzz.held import BASE
 
 CHUNK_HEAD = Struct("<BBHI")  # encoding, has a base, zero, raw bytes
 ROW_BYTES = 40
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 RLE_BYTES_MAX = 1 << 17  # of one block of a zstd frame
-
-# The base of every delta here: small numbers, as they lie in a layer, and nothing of chance.
-BASE = b"".join(
-    int(0x3C000000 + (i * 2654435761 % (1 << 20))).to_bytes(4, "little") for i in range(1 << 12)
-)
 
 
 @dataclass(slots=True)
@@ -100,10 +98,11 @@ def as_object(raw: bytes, encoding: int, named: bytes) -> LooseObject:
     return LooseObject(len(raw), used, None, chunks, named, raw)
 
 
-def resealed(chunk: LooseChunk, raw_bytes: int) -> LooseChunk:
+def resealed(chunk: LooseChunk, raw_bytes: int, *, based: bool) -> LooseChunk:
     """The chunk with the digest of what its body decodes to now, where it decodes."""
+    base = BASE if based else None
     try:
-        raw = decode_chunk(chunk.encoding, chunk.body, raw_bytes=raw_bytes)
+        raw = decode_chunk(chunk.encoding, chunk.body, raw_bytes=raw_bytes, base=base)
     except PacketError:
         return chunk
     return LooseChunk(chunk.encoding, chunk.body, blake3(raw).digest())
@@ -191,11 +190,26 @@ def write_layer(rows: Any, regions: bytes | None = None, *, table: bytes | None 
 
 def write_chunk(encoding: int, raw_bytes: int, body: bytes, *, base: bool = False) -> Built:
     """Write one chunk with what is told outside its body; `encoding` 0 to 255."""
-    lengths = [(4, 4)]
-    if encoding and body:
-        lengths += [(CHUNK_HEAD.size + 4 + 4 * k, 4) for k in range(min(body[0], 8))]
+    places = [(4, 4), *((CHUNK_HEAD.size + at, size) for at, size in _lengths(encoding, body))]
     head = CHUNK_HEAD.pack(encoding & 255, int(base), 0, raw_bytes & 0xFFFFFFFF)
-    return Built(head + body, lengths)
+    return Built(head + body, places)
+
+
+def _lengths(encoding: int, body: bytes) -> list[tuple[int, int]]:
+    """Where in a body stands how long something is."""
+    if len(body) < 4:
+        return []
+    match encoding:
+        case Encoding.PLANES | Encoding.DELTA:
+            return [(4 + 4 * k, 4) for k in range(min(body[0], 8))]
+        case Encoding.INT8 | Encoding.INT4 | Encoding.SIGN:
+            runs = min(int.from_bytes(body[2:4], "little"), 8)
+            words = [(4 + 4 * k, 4) for k in range(2 * runs + 3)]
+            return [(2, 2), *words]
+        case Encoding.SPARSE:
+            return [(4 + 4 * k, 4) for k in range(3 + min(body[0], 8))]
+        case _:
+            return []
 
 
 def write_planes(
@@ -238,6 +252,13 @@ def write_safetensors_file(header: Any, body: bytes, *, text: bytes | None = Non
         text = json.dumps(header, separators=(",", ":")).encode("utf-8", "surrogatepass")
     text += b" " * (-len(text) % 8)
     return Built(len(text).to_bytes(8, "little") + text + body, [(0, 8)])
+
+
+def write_piece(piece: Piece, body: bytes) -> Built:
+    """Write a piece with another body, whose length is right."""
+    head, _ = encode_piece(replace(piece, body=body))
+    fields = [(4, 1), (5, 1), (6, 1), (8, 4), (12, 4), (16, 8)]
+    return Built(bytes(head) + body, fields, [(7, 8), (24, 32)])
 
 
 def write_bundle(files: list[tuple[str, bytes]]) -> bytes:

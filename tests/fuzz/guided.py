@@ -68,7 +68,7 @@ def fuzz(arguments: list[str] | None = None) -> None:
     atheris = import_module("atheris")
     with atheris.instrument_imports(include=["mfd"]):
         from tests.fuzz.corpus import take_apart
-        from tests.fuzz.shapes import alter
+        from tests.fuzz.draw import alter
         from tests.fuzz.watch import Finding, Watch
         from tests.fuzz.worker import Inputs, load_targets
     (target,) = load_targets(chosen.registry, [chosen.target])

@@ -26,7 +26,9 @@ from mfd.packet import (
     encode_manifest,
     encode_plan,
 )
+from tests.fuzz.held import NAME, NUMBERS
 
+UPON = [way for way in Way if way.needs_base]
 ALONE = [way for way in Way if not way.needs_base]
 
 Layers = Mapping[str, Mapping[str, Any]]
@@ -49,6 +51,9 @@ def models(rng: np.random.Generator) -> dict[str, Layers]:
     types = {f"t/{d}": _tensor(rng, d, shapes[i % 4]) for i, d in enumerate(DTYPES)}
     halves = (weights(rng, 700).view("<u4") >> 16).astype("<u2")
     odd = np.array([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45], "<f4")
+    held, few = {"w": NUMBERS}, NUMBERS.copy()
+    few[::97] = 0.5
+    drift = {"w": (NUMBERS + weights(rng, NUMBERS.size) * 1e-3).astype("<f4")}
     shared = {"w": np.ones((4, 4), "<f4")}
     return {
         "tiny": {"block": {"w": weights(rng, 15).reshape(3, 5), "b": np.zeros(3, "<f4")}},
@@ -63,6 +68,9 @@ def models(rng: np.random.Generator) -> dict[str, Layers]:
             "bytes": {"u": rng.integers(0, 3, 2000).astype("u1")},
         },
         "committed": {way: commit({"w": weights(rng, 700)}, way).tensors for way in ALONE},
+        **{way: {NAME: commit(drift, way, base=held).tensors} for way in UPON},
+        "drift": {NAME: drift, "other": {"w": weights(rng, 8)}},
+        "sparse": {NAME: {"w": few}},
         "many": {f"layer.{i}": {"w": weights(rng, 8)} for i in range(12)},
     }
 
@@ -94,9 +102,7 @@ def headers(rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
     first = plan(rng, digests[0])
     yield "plan", encode_plan(first)
     yield "plan", encode_plan(Plan(recipe={}, names=("x",), home=digests[1], mode="walk"))
-    layers = tuple(
-        LayerRef(i, f"layer.{i}", digests[i % 3], 64 * int(rng.integers(1, 99))) for i in range(5)
-    )
+    layers = tuple(LayerRef(i, f"layer.{i}", digests[i % 3], 64 * (1 + i % 3)) for i in range(5))
     full = Manifest(
         walker=digests[3],
         model=digests[4],

@@ -7,40 +7,29 @@ reached; nothing of a sample is changed in place.
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
-from functools import partial
+from dataclasses import replace
 from random import Random
 from typing import Any
 
-from mfd.packet import PLAN_DOMAIN, seal
+from mfd.packet import PLAN_DOMAIN, Piece, seal
 from mfd.packet.limits import CHUNK_BYTES
 from mfd.packet.tensors import DTYPES
-from tests.fuzz.corpus import Corpus, Sample
+from tests.fuzz.corpus import Sample
 from tests.fuzz.forms import (
     CHUNK_HEAD,
     Built,
-    LooseChunk,
-    LooseObject,
-    LoosePacket,
-    as_object,
-    index_of,
-    rename,
-    resealed,
-    write_bundle,
     write_chunk,
     write_frame,
     write_layer,
-    write_packet,
+    write_piece,
     write_planes,
     write_safetensors_file,
 )
-from tests.fuzz.mutate import change, damage, lie, nested, number, odd, pack, rearranged, tweak
+from tests.fuzz.held import BASE_DIGEST
+from tests.fuzz.mutate import change, damage, lie, nested, number, pack, tweak
 from tests.packet.keys import HashSigner
 
 SIGNER = HashSigner("walker")
-AS_IT_IS = 0.02  # share of inputs that are samples, unchanged
-BYTES_ALONE = {"manifest": 0.15, "plan": 0.15, "envelope": 0.15, "files": 0.05}  # share
-LARGE_SHARE = 0.003  # ... that are made of large samples
 BULK = 1 / 4000  # share of inputs that are as large as a limit allows
 TYPES = tuple(DTYPES)
 NANS = (
@@ -175,8 +164,8 @@ def chunk(rng: Random, sample: Sample) -> bytes:
         case 4 | 5 | 6:
             return planes(rng)
         case _:
-            changed = tweak(rng, body)
-            return write_chunk(encoding, raw_bytes, changed, base=bool(base)).body
+            spoil = poisoned if rng.random() < 0.2 else tweak
+            return write_chunk(encoding, raw_bytes, spoil(rng, body), base=bool(base)).body
 
 
 def planes(rng: Random) -> bytes:
@@ -245,141 +234,29 @@ def bulk_safetensors(rng: Random) -> bytes:
     return write_safetensors_file(None, b"", text=text + ends).body
 
 
-def packet(rng: Random, sample: Sample, corpus: Corpus, signed: float = 0.1) -> bytes:
-    """A packet in which one thing is wrong, and all that stands before it is right."""
-    tree: LoosePacket = sample.tree
-    made = LoosePacket(tree.envelope, tree.manifest, list(tree.objects))
-    signer = corpus.signer if rng.random() < signed else None
-    match rng.randrange(12):
-        case 0:
-            return write_packet(
-                made, signer=signer, manifest=pack(rng, change(rng, made.manifest))
-            ).body
-        case 1:
-            made.manifest = change_named(rng, made.manifest)
-            return write_packet(made, signer=signer).body
+def piece(rng: Random, sample: Sample) -> bytes:
+    """A piece with a number of its head, a name or its body changed."""
+    was: Piece = sample.tree
+    body = bytes(was.body)
+    match rng.randrange(5):
+        case 0 | 1:
+            return lie(rng, write_piece(was, body))
         case 2:
-            made.envelope = change_named(rng, made.envelope)
-            return write_packet(made, signer=signer).body
+            changed = replace(was, base=rng.choice((None, bytes(32), BASE_DIGEST, was.object)))
+            return write_piece(changed, body).body
         case 3:
-            index = change(rng, [index_of(item) for item in made.objects])
-            envelope = pack(rng, {**made.envelope, 10: index})
-            return write_packet(made, signer=signer, envelope=envelope).body
-        case 4:
-            made.objects = rearranged(rng, made.objects) if made.objects else []
-            return write_packet(made, signer=signer).body
-        case 5:
-            return lie(rng, write_packet(made, signer=signer))
-    if made.objects:
-        at = rng.randrange(len(made.objects))
-        made.objects[at] = (content if rng.random() < 0.6 else bodies)(
-            rng, made.objects[at], corpus
-        )
-        rename(made)
-    built = write_packet(made, signer=signer)
-    return lie(rng, built) if rng.random() < 0.08 else built.body
-
-
-def change_named(rng: Random, tree: dict[int, Any]) -> dict[int, Any]:
-    """A header with one field changed, which still names its objects."""
-    keys = [key for key in tree if key not in {8, 10, 12}]
-    key = rng.choice(keys)
-    return {**tree, key: odd(rng, tree[key])}
-
-
-def content(rng: Random, item: LooseObject, corpus: Corpus) -> LooseObject:
-    """Another content under its own right digest: what the layers' reader must refuse."""
-    roll = rng.random()
-    if roll < 0.7 or not item.raw:
-        raw = layer(rng, rng.choice([s for s in corpus.small["layer"][:24] if s.tree is not None]))
-    else:
-        raw = poisoned(rng, item.raw) if roll < 0.85 else tweak(rng, item.raw)
-    return as_object(raw[: 2 * CHUNK_BYTES] or bytes(64), int(rng.random() < 0.15), item.named)
-
-
-def bodies(rng: Random, item: LooseObject, corpus: Corpus) -> LooseObject:
-    """Chunks changed, dropped, doubled or of another encoding; the root is right as a rule."""
-    made = copy(item)
-    made.chunks = list(item.chunks)
-    at = rng.randrange(len(made.chunks)) if made.chunks else 0
-    match rng.randrange(6):
-        case 0 if made.chunks:
-            made.chunks = rearranged(rng, made.chunks)
-        case 1:
-            made.encoding = rng.choice((0, 1, 2, 3, rng.randrange(256)))
-        case 2:
-            made.base = rng.choice((None, bytes(32), item.named))
-            made.encoding = rng.choice((item.encoding, 2))
-        case _ if made.chunks:
-            was = made.chunks[at]
-            body = chunk(rng, rng.choice(corpus.small["chunk"]))
-            encoding, _, _, raw_bytes = CHUNK_HEAD.unpack_from(body.ljust(CHUNK_HEAD.size, b"\0"))
-            if rng.random() < 0.5 and len(made.chunks) == 1 and 0 < raw_bytes <= CHUNK_BYTES:
-                made.raw_bytes = raw_bytes
-                was = LooseChunk(encoding, body[CHUNK_HEAD.size :], was.digest)
-            else:
-                was = LooseChunk(was.encoding, tweak(rng, was.body), was.digest)
-            size = min(CHUNK_BYTES, made.raw_bytes - at * CHUNK_BYTES)
-            made.chunks[at] = resealed(was, size) if rng.random() < 0.7 else was
-            made.encoding = max(c.encoding for c in made.chunks)
-    return made
-
-
-def files(rng: Random, sample: Sample, corpus: Corpus) -> bytes:
-    """Several files, one of them changed, left out, doubled or called otherwise."""
-    made = list(sample.files)
-    at = rng.randrange(len(made))
-    name, body = made[at]
-    match rng.randrange(6):
-        case 0:
-            made = rearranged(rng, made)
-        case 1:
-            made[at] = (renumbered(rng, name), body)
-        case 2 if sound := [s for s in corpus.small["packet"][:40] if s.tree is not None]:
-            made[at] = (name, packet(rng, rng.choice(sound), corpus))
+            return write_piece(replace(was, encoding=rng.randrange(8)), body).body
         case _:
-            made[at] = (name, damage(rng, body, made[0][1]))
-    return write_bundle(made[:8])
+            spoilt = (tweak if rng.random() < 0.7 else damage_alone)(rng, body)
+            return write_piece(was, spoilt or b"x").body
 
 
-def renumbered(rng: Random, name: str) -> str:
-    """A part that calls itself another one of a set of another size."""
-    stem, dash, end = name.rpartition("-of-")
-    if not dash:
-        return rng.choice(("a.mfd", "b.mfd", "a.mfd.1-of-1"))
-    count = rng.choice(("0", "1", "2", "00003", "9999", "10000", "99999999999999"))
-    ending = end[end.find(".") :] if "." in end else ""
-    return f"{stem[: stem.rfind('.') + 1]}{rng.randrange(4)}-of-{count}{ending}"
+def damage_alone(rng: Random, body: bytes) -> bytes:
+    """Change bytes, and how many they are, with nothing to splice them with."""
+    return damage(rng, body, body)
 
 
-HEADERS = {"manifest": header, "plan": header, "envelope": header}
 SHAPES: dict[str, Callable[[Random, Sample], bytes]] = {
-    **HEADERS, "record": record, "layer": layer, "chunk": chunk, "safetensors": safetensors,
+    "manifest": header, "plan": header, "envelope": header, "record": record, "layer": layer,
+    "chunk": chunk, "safetensors": safetensors, "piece": piece,
 }  # fmt: skip
-WHOLE: dict[str, Callable[[Random, Sample, Corpus], bytes]] = {
-    "packet": packet, "signed": partial(packet, signed=0.95), "files": files,
-}  # fmt: skip
-
-
-def draw(rng: Random, corpus: Corpus, kind: str) -> bytes:
-    """Return one input of a kind: mostly a form with one thing wrong, else bytes changed."""
-    large = corpus.shelf(kind, large=True)
-    some = large if large and rng.random() < LARGE_SHARE else corpus.shelf(kind)
-    sample = rng.choice(some)
-    if not sample.apart and rng.random() < 0.8:  # what has no form does not come far
-        sample = rng.choice(some)
-    return alter(rng, corpus, kind, sample)
-
-
-def alter(rng: Random, corpus: Corpus, kind: str, sample: Sample) -> bytes:
-    """Return a sample changed."""
-    roll = rng.random()
-    if roll < AS_IT_IS:
-        return sample.body
-    if roll < BYTES_ALONE.get(kind, 0.25) or not sample.apart:
-        return damage(rng, sample.body, rng.choice(corpus.shelf(kind)).body)
-    if kind in WHOLE:
-        made = WHOLE[kind](rng, sample, corpus)
-    else:
-        made = SHAPES[kind](rng, sample)
-    return damage(rng, made, sample.body) if made and roll < 0.28 else made

@@ -13,34 +13,41 @@ import re
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import mkdtemp
+from zlib import crc32
 
 from mfd.cli import differences, packets, parts
 from mfd.cli.errors import CommandError
 from mfd.net.keys import verify
 from mfd.packet import (
     PLAN_DOMAIN,
+    Assembly,
     Axes,
     Fault,
     PacketError,
+    StreamDecoder,
     Verifier,
     decode,
     decode_chunk,
     decode_envelope,
     decode_manifest,
+    decode_piece,
     decode_plan,
     encode_envelope,
     encode_manifest,
     encode_plan,
+    object_digest,
     open_sealed,
     read_safetensors,
+    survey,
     unpack_layer,
 )
 from mfd.packet.limits import PLAN_BYTES_MAX
 from mfd.packet.objects import read_table
-from tests.fuzz.forms import BASE, CHUNK_HEAD, read_bundle
+from tests.fuzz.forms import CHUNK_HEAD, read_bundle
+from tests.fuzz.held import BASE, HELD
 from tests.packet.keys import verify_hash
 
 __all__ = ["TARGETS", "Target"]
@@ -48,6 +55,7 @@ __all__ = ["TARGETS", "Target"]
 MIB = 1 << 20
 DECODED_BYTES_MAX = 4 * MIB  # what a packet here may come to
 FILES_MAX = 8
+PIECES_MAX = 32
 SAFE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,60}")
 
 # The first check of each form: an input that ends there has not come far.
@@ -70,6 +78,7 @@ CHUNK = (
     "ENCODING planes are not shorter than raw", "BASE a chunk that is a delta",
     "ENCODING a body that is not shorter than raw", "BASE a chunk that builds upon another",
 )  # fmt: skip
+PIECE = ("MAGIC piece", "TRUNCATED head of a piece", "FORMAT piece of format")
 RECORD = ("TRUNCATED record", "LIMIT record")
 FORM = (
     "TRUNCATED safetensors length", "TRUNCATED safetensors header",
@@ -94,7 +103,7 @@ class Target:
 
 
 def _packet(data: bytes, check: Verifier | None = None) -> None:
-    packet = decode(data, check, decoded_bytes_max=DECODED_BYTES_MAX)
+    packet = decode(data, check, held=HELD, decoded_bytes_max=DECODED_BYTES_MAX)
     packet.check()
     for layer in packet.tensors().values():
         for tensor in layer.values():
@@ -107,6 +116,62 @@ def _packet(data: bytes, check: Verifier | None = None) -> None:
 
 def _signed_packet(data: bytes) -> None:
     _packet(data, verify)
+
+
+def _outcome(read: Callable[[], object]) -> Fault | None:
+    """How reading ends, as what other readers of the same bytes are to be held against."""
+    try:
+        read()
+    except PacketError as exc:
+        return exc.fault
+    return None
+
+
+def _stream(data: bytes) -> None:
+    """In any cuts a stream is taken where the packet is, and refused where it is not."""
+
+    def whole() -> None:
+        decode(data, held=HELD, decoded_bytes_max=DECODED_BYTES_MAX).check()
+
+    def parts() -> None:
+        decoder = StreamDecoder(held=HELD, decoded_bytes_max=DECODED_BYTES_MAX)
+        step = 1 + crc32(data[-64:]) % 5000
+        for at in range(0, len(data), step):
+            decoder.feed(data[at : at + step])
+        decoder.close()
+
+    fault = _outcome(whole)
+    assert (_outcome(parts) is None) == (fault is None), fault
+    if fault is not None:
+        raise PacketError(fault)
+
+
+def _survey(data: bytes) -> None:
+    """What a survey calls good is good, and it calls a packet sound where it is."""
+    found = survey(data, held=HELD, decoded_bytes_max=DECODED_BYTES_MAX)
+    packet = found.assembly(held=HELD, decoded_bytes_max=DECODED_BYTES_MAX).packet()
+    assert _outcome(packet.check) is None
+    whole = decode(data, held=HELD, decoded_bytes_max=DECODED_BYTES_MAX)
+    assert (_outcome(whole.check) is None) == found.sound
+
+
+def _assembly(data: bytes) -> None:
+    """Whatever the pieces, what is put together has its digests."""
+    files = read_bundle(data)[:PIECES_MAX]
+    if not files:
+        raise PacketError(Fault.TRUNCATED, "input")
+    head = decode(files[0][1], held=HELD, decoded_bytes_max=DECODED_BYTES_MAX)
+    made = Assembly(head, held=HELD, decoded_bytes_max=DECODED_BYTES_MAX)
+    faults = [_outcome(partial(made.add, body)) for _, body in files[1:]]
+    before = set(made.missing())
+    made.resume()
+    assert set(made.missing()) <= before  # memory taken anew may hold the right bytes by luck
+    packet = made.packet()
+    for digest in packet.objects.keys() - head.objects.keys():
+        assert object_digest(packet.object(digest)) == digest
+    for fault in faults:
+        if fault is not None:
+            raise PacketError(fault, "a piece")
 
 
 def _layer(data: bytes) -> None:
@@ -230,6 +295,10 @@ ENVELOPE_AGAIN = _again(decode_envelope, encode_envelope)
 TARGETS: tuple[Target, ...] = (
     Target("packet", _packet, "packet", 28, PACKET_MEMORY, first=PACKET),
     Target("signed packet", _signed_packet, "signed", 6, PACKET_MEMORY, first=PACKET),
+    Target("stream", _stream, "packet", 8, PACKET_MEMORY, first=("MAGIC", "FORMAT")),
+    Target("survey", _survey, "packet", 8, PACKET_MEMORY, first=PACKET),
+    Target("piece", decode_piece, "piece", 12, first=PIECE),
+    Target("assembly", _assembly, "pieces", 10, PACKET_MEMORY, first=PACKET),
     Target("manifest", decode_manifest, "manifest", 24, per_byte=80, first=HEADER),
     Target("plan", decode_plan, "plan", 20, per_byte=80, first=HEADER),
     Target("envelope", decode_envelope, "envelope", 20, per_byte=80, first=HEADER),

@@ -24,8 +24,8 @@ from mfd.packet import (
     write_safetensors,
 )
 from tests.fuzz.corpus import Corpus, make_corpus
+from tests.fuzz.draw import alter
 from tests.fuzz.mutate import damage
-from tests.fuzz.shapes import alter
 from tests.fuzz.targets import TARGETS, Target
 from tests.packet.keys import HashSigner, verify_hash
 from tests.packet.values import LAYERS, NAMES

@@ -23,7 +23,7 @@ from random import Random
 from typing import IO
 
 from tests.fuzz.corpus import Corpus, make_corpus
-from tests.fuzz.shapes import draw
+from tests.fuzz.draw import draw
 from tests.fuzz.targets import Target
 from tests.fuzz.watch import Finding, Watch, limit_address_space, peak, rest_peak
 
