@@ -141,6 +141,8 @@ class Engine:
                         or len(self._result.found) >= self._order.findings_max
                     ):
                         break
+            except KeyboardInterrupt:
+                self._say("stopped")
             finally:
                 for worker in self._workers:
                     worker.process.kill()

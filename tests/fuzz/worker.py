@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -148,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)  # what targets print goes nowhere
         os.close(null)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this
         warnings.simplefilter("error")  # nobody reads warnings: what warns is a finding
         inputs = Inputs(chosen.seed, load_targets(chosen.registry, chosen.target))
         limit_address_space()
