@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from zlib import crc32
 
-from mfd.cli import differences, packets, parts
+from mfd.cli import damage, differences, packets, parts
 from mfd.cli.errors import CommandError
 from mfd.net.keys import verify
 from mfd.packet import (
@@ -41,11 +41,11 @@ from mfd.packet import (
     object_digest,
     open_sealed,
     read_safetensors,
-    survey,
     unpack_layer,
 )
 from mfd.packet.limits import PLAN_BYTES_MAX
 from mfd.packet.objects import read_table
+from mfd.packet.survey import survey
 from tests.fuzz.forms import CHUNK_HEAD, read_bundle
 from tests.fuzz.held import BASE, HELD
 from tests.packet.keys import verify_hash
@@ -260,9 +260,15 @@ def _inspect(paths: list[Path]) -> None:
     packets.inspect(paths[0], as_json=not table)
 
 
+def _verify(paths: list[Path]) -> None:
+    base = paths[1] if len(paths) > 1 else None
+    damage.verify_file(paths[0], base=base, as_json=True)
+
+
 def _convert(paths: list[Path]) -> None:
     other = ".mfd" if paths[0].suffix == ".safetensors" else ".safetensors"
-    packets.convert(paths[0], _out(paths[0], other), encoding=None, as_json=True)
+    out, base = _out(paths[0], other), paths[1] if len(paths) > 1 else None
+    packets.convert(paths[0], out, encoding=None, base=base, link=None, as_json=True)
 
 
 def _split(paths: list[Path]) -> None:
@@ -312,7 +318,7 @@ TARGETS: tuple[Target, ...] = (
     Target("record", _record, "record", 8, per_byte=80, first=RECORD),
     Target("safetensors", _safetensors, "safetensors", 20, per_byte=48, first=FORM),
     _cli("inspect", _inspect),
-    _cli("verify", lambda paths: packets.verify_file(paths[0])),
+    _cli("verify", _verify),
     _cli("convert", _convert),
     _cli("split", _split),
     _cli("join", _join, 2),
