@@ -41,11 +41,11 @@ from mfd.packet import (
     object_digest,
     open_sealed,
     read_safetensors,
+    survey,
     unpack_layer,
 )
 from mfd.packet.limits import PLAN_BYTES_MAX
 from mfd.packet.objects import read_table
-from mfd.packet.survey import survey
 from tests.fuzz.forms import CHUNK_HEAD, read_bundle
 from tests.fuzz.held import BASE, HELD
 from tests.packet.keys import verify_hash
