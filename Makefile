@@ -3,7 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test second check sanitize fmt clean
+# Of `make fuzz`: it ends after so many inputs or minutes, whichever comes first.
+INPUTS ?= 10000000
+MINUTES ?= 30
+SEED ?= 1
+JOBS ?= 2
+TARGET ?=
+FUZZ = $(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED) $(if $(TARGET),--target '$(TARGET)')
+
+.PHONY: demo test second check sanitize fmt fuzz fuzz-atheris clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml setup.py constraints.txt $(wildcard mfd/packet/*.c)
@@ -43,6 +51,12 @@ sanitize: $(READY)
 fmt: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+fuzz: $(READY)
+	$(FUZZ) --inputs $(INPUTS) --jobs $(JOBS)
+
+fuzz-atheris: $(READY)
+	$(FUZZ) --inputs $(INPUTS) --guided
 
 clean:
 	rm -rf .venv spec/node_modules .mypy_cache .ruff_cache .pytest_cache *.egg-info
