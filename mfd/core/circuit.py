@@ -7,13 +7,15 @@ Source: spec/transfer.md, sections "Circuits" and "Credit".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from mfd.core.frames import Class, ResetCode, Via
 from mfd.packet.objects import Buffer
 
 __all__ = ["Accept", "Circuit", "Leg", "Listener", "NextHop", "Refusal"]
+
+TAIL_BYTES = 64 << 10  # what waits is kept in pieces of about so much
 
 
 class Listener(Protocol):
@@ -48,10 +50,6 @@ NextHop = Callable[[Via, Class], "tuple[int, Via] | None"]
 class Flow(Protocol):
     """What a circuit asks of the table that it belongs to."""
 
-    def window(self, cls: Class) -> int:
-        """Bytes of credit granted for each direction."""
-        ...
-
     def pump(self, circuit: Circuit, leg: Leg) -> None:
         """Send what is queued, as far as credit goes."""
 
@@ -66,27 +64,84 @@ class Leg:
     """One side of a circuit at this peer: a label on a link, credit both ways, a queue out."""
 
     __slots__ = (
+        "came",
         "credit",
         "ended_in",
         "ended_out",
         "ending",
+        "granted",
         "label",
         "link",
+        "listed",
         "owed",
+        "probe",
         "queue",
+        "queued",
         "room",
+        "tail",
+        "window",
     )
 
     def __init__(self, link: int, label: int) -> None:
         self.link = link
         self.label = label
+        self.window = 0  # bytes that the neighbour may have under way
         self.credit = 0  # bytes that may leave here
         self.room = 0  # bytes that may still come in here
         self.owed = 0  # credit to be given back, saved up to spare frames
+        self.granted = 0  # bytes allowed in so far
+        self.came = 0  # bytes that came in so far
+        self.probe: tuple[int, int] | None = None  # (granted before, when) a CREDIT was sent
         self.queue: deque[memoryview] = deque()
+        self.tail = bytearray()  # after the queue: what had to wait, close together
+        self.queued = 0  # bytes in queue and tail
+        self.listed = False  # waits for its turn in the link's outbox
         self.ending = False  # END follows the queue
         self.ended_out = False
         self.ended_in = False
+
+    @property
+    def sendable_bytes(self) -> int:
+        """What may leave now."""
+        return min(self.queued, self.credit)
+
+    def push(self, parts: Iterable[memoryview]) -> None:
+        """Queue views whose bytes do not change any more."""
+        self._close_tail()
+        for part in parts:
+            self.queue.append(part)
+            self.queued += len(part)
+
+    def pull(self, limit: int) -> memoryview:
+        """Take at most `limit` queued bytes that lie together."""
+        if not self.queue:
+            self._close_tail()
+        part = self.queue.popleft()
+        piece = part[:limit]
+        if len(piece) < len(part):
+            self.queue.appendleft(part[limit:])
+        self.queued -= len(piece)
+        return piece
+
+    def pass_on(self, part: memoryview) -> None:
+        """Queue what a relay has received; `settle` once what can leave has left."""
+        self.queued += len(part)
+        if self.queued == len(part):
+            self.queue.append(part)
+            return
+        self.tail += part
+        if len(self.tail) >= TAIL_BYTES:
+            self._close_tail()
+
+    def settle(self) -> None:
+        """Copy a view that has to wait: its buffer is larger, and wanted for the next frames."""
+        if self.queue and not self.tail:
+            self.tail += self.queue.pop()
+
+    def _close_tail(self) -> None:
+        if self.tail:
+            self.queue.append(memoryview(self.tail))
+            self.tail = bytearray()
 
 
 class Circuit:
@@ -102,13 +157,15 @@ class Circuit:
         self.listener: Listener | None = None  # None at a relay
         self.first = first
         self.second: Leg | None = None  # relay only: the side toward the target
-        self.moved_us = 0  # when bytes last moved
+        self.reserved = 0  # bytes set aside for it
+        self.moved = 0  # bytes sent on or taken in, since `since_us`
+        self.since_us = 0
         self._owner = owner
 
     @property
     def window(self) -> int:
-        """Bytes of credit granted to each side at the start."""
-        return self._owner.window(self.cls)
+        """Bytes that the neighbour of the first leg may have under way to here."""
+        return self.first.window
 
     def send(self, *parts: Buffer) -> None:
         """Queue bytes; they leave as credit allows. The parts must not change afterwards.
@@ -116,7 +173,7 @@ class Circuit:
         Only while `sendable`: an end that has said END, or was asked to, sends no more.
         """
         assert self.sendable
-        self.first.queue.extend(memoryview(part).cast("B") for part in parts if len(part))
+        self.first.push(memoryview(part).cast("B") for part in parts if len(part))
         self._owner.pump(self, self.first)
 
     @property
@@ -127,7 +184,7 @@ class Circuit:
     @property
     def queued(self) -> int:
         """Bytes accepted by `send` and not yet gone."""
-        return sum(len(part) for part in self.first.queue)
+        return self.first.queued
 
     def consumed(self, size: int) -> None:
         """Give `size` bytes of credit back to the sender."""

@@ -41,6 +41,7 @@ from mfd.core.events import (
     StoreFailed,
     Ticked,
     Unheld,
+    Written,
 )
 from mfd.core.exchange import Exchange
 from mfd.core.frames import (
@@ -135,6 +136,8 @@ class Peer:
         match event:
             case Received(link=link, frame=buffer):
                 self._received(link, buffer)
+            case Written(link=link, size=size):
+                self._circuits.written(link, size)
             case Ticked():
                 pass  # the timers have run
             case (Stored() | StoreFailed() | Fetched() | FetchFailed() | Kept() | KeepFailed()) | (
@@ -244,7 +247,7 @@ class Peer:
             self._ctx.emit(Close(up.link, "this peer has links_max links"))
             return
         self._members.link_up(up)
-        self._circuits.link_up(up.link, up.peer, outbound=up.outbound)
+        self._circuits.link_up(up.link, up.peer, outbound=up.outbound, paced=up.paced)
         self._known_routes().link_up(up.link, up.cost, self._ctx.now_us, peer=up.peer)
 
     def _link_down(self, link: int, reason: str) -> None:
@@ -265,10 +268,8 @@ class Peer:
 
     def _frame(self, link: int, frame: Frame) -> None:
         match frame:
-            case Data():
-                self._circuits.on_data(link, frame)
-            case Credit():
-                self._circuits.on_credit(link, frame)
+            case Data() | Credit() | Open() | Opened() | End() | Reset():
+                self._circuits.on_frame(link, frame)
             case Ping():
                 self._members.on_ping(link, frame)
             case Pong():
@@ -279,14 +280,6 @@ class Peer:
                 self._known_routes().update(link, body, self._ctx.now_us)
             case SeqnoRequest(body=body):
                 self._known_routes().request(link, body, self._ctx.now_us)
-            case Open():
-                self._circuits.on_open(link, frame)
-            case Opened():
-                self._circuits.on_opened(link, frame)
-            case End():
-                self._circuits.on_end(link, frame)
-            case Reset():
-                self._circuits.on_reset(link, frame)
             case _:
                 assert_never(frame)
 

@@ -132,6 +132,7 @@ class Node:
         self._busy = False
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
+        self._armed_us = 0  # when it rings
         self._started = time.monotonic()
         self._address: Address | None = None
 
@@ -150,7 +151,6 @@ class Node:
             self._keys,
             self._terms,
             self.post,
-            config=self._config,
             tls=self._tls,
             costs=self._costs,
         )
@@ -255,14 +255,20 @@ class Node:
         self._drain()
 
     def _arm(self) -> None:
-        """Set the one timer to the core's deadline."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Set the one timer to the core's deadline; one that rings early does no harm."""
         deadline = self._core.deadline_us()
-        if deadline is not None and not self._stopped and not self.failed.done():
-            delay = max(0, deadline - _now_us()) / 1e6
-            self._timer = self._loop.call_later(delay, self.post, Ticked())
+        if deadline is None or self._stopped or self.failed.done():
+            return
+        if self._timer is not None:
+            if self._armed_us <= deadline:
+                return
+            self._timer.cancel()
+        self._armed_us = deadline
+        self._timer = self._loop.call_later(max(0, deadline - _now_us()) / 1e6, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self.post(Ticked())
 
     def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:

@@ -18,14 +18,14 @@ from functools import partial
 import aiohttp
 from aiohttp import web
 
-from mfd.core.config import Config
 from mfd.core.effects import Send
 from mfd.core.events import DialFailed, Event, LinkDown, LinkUp, Received
 from mfd.net import handshake
 from mfd.net.addresses import Address, parse_address
-from mfd.net.frames import FRAME_BYTES_MAX, BufferPool, FrameConnection
+from mfd.net.frames import BufferPool, FrameConnection
 from mfd.net.handshake import Refusal, Refused, Terms
 from mfd.net.keys import KeyPair, verify
+from mfd.net.links import Link, bytes_of
 from mfd.net.tls import Tls
 
 __all__ = ["PATH", "UPGRADE", "Link", "Transport"]
@@ -34,27 +34,8 @@ PATH = "/mfd/link"
 UPGRADE = "mfd/1"
 HANDSHAKE_SECONDS = 5.0
 UNFINISHED_PER_ADDRESS_MAX = 8
-CONTROL_QUEUE_BYTES_MAX = 1 << 20
 COST_DEFAULT = 100  # 1 ms
 _HEADERS = {"Upgrade": UPGRADE, "Connection": "Upgrade"}
-
-
-@dataclass(eq=False, slots=True)
-class Link:
-    """A neighbour and the two connections to it."""
-
-    number: int
-    peer: bytes
-    address: str
-    outbound: bool
-    control: FrameConnection
-    bulk: FrameConnection
-
-    def close(self, reason: str) -> None:
-        """End both connections after what was sent on them."""
-        for connection in (self.control, self.bulk):
-            connection.discard()
-            connection.close(reason)
 
 
 @dataclass(eq=False, slots=True)
@@ -80,7 +61,6 @@ class Transport:
         terms: Terms,
         post: Callable[[Event], None],
         *,
-        config: Config,
         tls: Tls | None = None,
         costs: Mapping[str, int] | None = None,
     ) -> None:
@@ -92,8 +72,6 @@ class Transport:
         self._tls = tls
         self._costs = costs or {}
         self._pool = BufferPool()
-        credit = config.bulk_per_link_max * 2 * (config.bulk_window_bytes + (8 << 10))
-        self._bulk_queue_bytes_max = credit + (1 << 20)
         self._connections: set[FrameConnection] = set()
         self._unfinished: Counter[str] = Counter()
         self._pending: dict[bytes, _Pending] = {}
@@ -282,18 +260,18 @@ class Transport:
 
     def _forget(self, connection: FrameConnection) -> None:
         self._connections.discard(connection)
-        self._ended += _bytes_of(connection)
+        self._ended += bytes_of(connection)
 
     def link_counters(self) -> dict[int, dict[str, int]]:
         """Bytes over the links that stand, by link, channel and direction."""
         return {
-            link.number: dict(_bytes_of(link.control) + _bytes_of(link.bulk))
+            link.number: dict(bytes_of(link.control) + bytes_of(link.bulk))
             for link in self.links.values()
         }
 
     def counters(self) -> Counter[str]:
         """Bytes over all connections so far, by channel and direction (L-23)."""
-        return sum(map(_bytes_of, self._connections), start=self._ended)
+        return sum(map(bytes_of, self._connections), start=self._ended)
 
     def _yields(self, peer: bytes, *, outbound: bool) -> bool:
         """Say whether a new link to `peer` has to give way to the one that stands (L-19)."""
@@ -323,12 +301,9 @@ class Transport:
         link = Link(self._count, peer, address, outbound, control, bulk)
         self.links[link.number] = link
         cost = self._costs.get(peer.hex(), self._costs.get(address, COST_DEFAULT))
-        self._post(LinkUp(link.number, peer, address, outbound, cost))
-        control.queue_bytes_max = CONTROL_QUEUE_BYTES_MAX
-        bulk.queue_bytes_max = self._bulk_queue_bytes_max
+        link.stand(self._post)
+        self._post(LinkUp(link.number, peer, address, outbound, cost, paced=True))
         for connection in (control, bulk):
-            connection.frame_bytes_max = FRAME_BYTES_MAX
-            connection.tune(bulk=connection is bulk)
             connection.lost.add_done_callback(partial(self._lost, link))
             connection.deliver(partial(self._received, link.number))
 
@@ -347,8 +322,7 @@ class Transport:
         """Write a frame; a link that is gone takes none."""
         link = self.links.get(effect.link)
         if link is not None:
-            connection = link.control if effect.channel == "control" else link.bulk
-            connection.send(effect.frame)
+            link.send(effect)
 
     def close_link(self, number: int, reason: str) -> None:
         """End a link after what was sent on it; LinkDown is posted."""
@@ -389,11 +363,6 @@ async def _refusing(connection: FrameConnection, deadline: float) -> AsyncIterat
     if refused.here:
         connection.send([handshake.refusal(refused.code)])
     connection.close(str(refused))
-
-
-def _bytes_of(connection: FrameConnection) -> Counter[str]:
-    channel = "bulk" if connection.is_bulk else "control"
-    return Counter({f"{channel}_in": connection.bytes_in, f"{channel}_out": connection.bytes_out})
 
 
 def _fresh() -> bytes:
