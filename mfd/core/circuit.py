@@ -56,6 +56,10 @@ class Flow(Protocol):
     def give_back(self, circuit: Circuit, leg: Leg, size: int) -> None:
         """Return credit."""
 
+    def rate(self, circuit: Circuit) -> int:
+        """Bytes a second that the way out of here is measured to carry; 0: not measured."""
+        ...
+
     def drop(self, circuit: Circuit, code: ResetCode, *, origin: int | None) -> None:
         """End the circuit at once."""
 
@@ -154,6 +158,7 @@ class Circuit:
         self.gone = False  # closed or reset: nothing of it means anything any more
         self.answer = b""  # what the accepting end says in OPENED
         self.hops = 0
+        self.rate_behind = 0  # of the links behind the neighbour, as OPENED said
         self.listener: Listener | None = None  # None at a relay
         self.first = first
         self.second: Leg | None = None  # relay only: the side toward the target
@@ -175,6 +180,11 @@ class Circuit:
         assert self.sendable
         self.first.push(memoryview(part).cast("B") for part in parts if len(part))
         self._owner.pump(self, self.first)
+
+    @property
+    def rate(self) -> int:
+        """Bytes a second that the narrowest link on the way is measured to carry; 0: unknown."""
+        return self._owner.rate(self)
 
     @property
     def sendable(self) -> bool:

@@ -120,9 +120,11 @@ class Context:
         chunk: int,
         then: Callable[[int, Buffer], None],
         failed: Callable[[str], None],
+        *,
+        link_bytes_per_s: int = 0,
     ) -> None:
-        """Read one raw chunk, encoded for the wire."""
-        self._out.append(Fetch(self._expect(then, failed), digest, chunk))
+        """Read one raw chunk, encoded for a link of a speed; 0: not known."""
+        self._out.append(Fetch(self._expect(then, failed), digest, chunk, link_bytes_per_s))
 
     def fetch_table(
         self, digest: bytes, then: Callable[[int, Buffer], None], failed: Callable[[str], None]

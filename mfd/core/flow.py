@@ -11,7 +11,7 @@ from mfd.core.circuit import Circuit, Leg
 from mfd.core.context import Context
 from mfd.core.credit import Meter, Reserve
 from mfd.core.effects import Channel, Send
-from mfd.core.frames import Class, Credit, End, encode_data, encode_frame
+from mfd.core.frames import Class, Credit, End, Opened, encode_data, encode_frame
 from mfd.core.outbox import Outbox
 
 __all__ = ["Flow"]
@@ -109,6 +109,23 @@ class Flow:
         circuit.moved += size
         if circuit.cls is Class.THIN or circuit.moved >= PROGRESS_BYTES:
             circuit.moved, circuit.since_us = 0, self._ctx.now_us
+
+    def rate(self, circuit: Circuit) -> int:
+        """Bytes a second of the narrowest link on the way out of here; 0 where not measured."""
+        outbox = self._outboxes.get(circuit.first.link)
+        rates = (outbox.meter.rate if outbox else 0, circuit.rate_behind)
+        return min((rate for rate in rates if rate), default=0)
+
+    def _beyond(self, link: int, opened: Opened) -> tuple[int, int]:
+        """What OPENED says of the links behind, with this link added: (rtt us, bytes/s)."""
+        rtt_us, rate = self._meters[link].rtt_us, self._outboxes[link].meter.rate
+        if opened.hops == 1:
+            return rtt_us, rate
+        known = bool(rtt_us and opened.rtt_us), bool(rate and opened.rate)
+        return (
+            opened.rtt_us + rtt_us if known[0] else 0,
+            min(rate, opened.rate) if known[1] else 0,
+        )
 
     # sending
 

@@ -205,12 +205,13 @@ class Circuits(Flow):
         circuit.open, circuit.hops = True, frame.hops
         self._grant(circuit, leg)
         if circuit.second is None:
-            circuit.answer = frame.handshake
+            circuit.answer, circuit.rate_behind = frame.handshake, frame.rate
             if circuit.listener is not None:
                 circuit.listener.opened(circuit)
             return
         first = circuit.first
-        onward = Opened(first.label, frame.handshake, frame.hops + 1, frame.rtt_us, frame.rate)
+        beyond = self._beyond(link, frame)
+        onward = Opened(first.label, frame.handshake, frame.hops + 1, *beyond)
         self._ctx.send(first.link, encode_frame(onward))
         self._grant(circuit, first)
 
