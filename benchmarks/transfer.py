@@ -236,7 +236,13 @@ def config_of(told: Json) -> Any:
 
 
 def options(told: Json) -> Json:
-    return {"tls": tls_pair()} if told["tls"] else {}
+    from mfd.net.emulation import Wire
+
+    wire = told.get("wire")
+    return {
+        "tls": tls_pair() if told["tls"] else None,
+        "emulate": None if wire is None else {at: Wire(*wire) for at in told["join"]},
+    }
 
 
 def injection(home: Any, size: int) -> list[Any]:
@@ -374,6 +380,10 @@ def run_custody(size: int, relays: int = 0, *, tls: bool = False, **more: Any) -
         return found
 
 
+SLOW = (5_000, 100_000_000, 0.0)  # latency us, bits a second, loss
+FAST = (1_000, 1_000_000_000, 0.0)
+LOSSY = (5_000, 100_000_000, 0.001)
+
 Row = tuple[str, str, Callable[[int], Json]]  # name, row it is compared with, how
 ROWS: list[Row] = [
     ("raw TCP", "", lambda size: run_raw(size, tls=False)),
@@ -384,6 +394,15 @@ ROWS: list[Row] = [
     ("raw TLS", "", lambda size: run_raw(size, tls=True)),
     ("bare link, TLS", "raw TLS", lambda size: run_bare(size, tls=True)),
     ("custodians, TLS", "bare link, TLS", lambda size: run_custody(size, tls=True)),
+    ("100M bare", "", lambda size: run_bare(size, wire=SLOW)),
+    ("100M custodians", "100M bare", lambda size: run_custody(size, wire=SLOW)),
+    ("100M 1 relay", "100M custodians", lambda size: run_custody(size, 1, wire=SLOW)),
+    ("100M lossy bare", "100M bare", lambda size: run_bare(size, wire=LOSSY)),
+    ("100M lossy", "100M lossy bare", lambda size: run_custody(size, wire=LOSSY)),
+    ("1G bare", "", lambda size: run_bare(size, wire=FAST)),
+    ("1G custodians", "1G bare", lambda size: run_custody(size, wire=FAST)),
+    ("1G 1 relay", "1G custodians", lambda size: run_custody(size, 1, wire=FAST)),
+    ("1G 2 relays", "1G 1 relay", lambda size: run_custody(size, 2, wire=FAST)),
 ]
 
 

@@ -49,6 +49,7 @@ from mfd.core.events import (
 from mfd.core.status import Status
 from mfd.net.addresses import Address, join_line, parse_address, parse_listen
 from mfd.net.disk import Disk
+from mfd.net.emulation import Wire
 from mfd.net.handshake import Terms
 from mfd.net.injection import InjectionError, pack_model, receive
 from mfd.net.jobs import Jobs
@@ -96,7 +97,8 @@ class Node:
     """A running peer, as an async context manager. Implements `mfd.web.face.Face`.
 
     `state` is its folder, `listen` the one address for links and HTTP, `holdings` maps data names
-    to their addresses for the trainer, `costs` see `Transport`, `on_report` gets each new report.
+    to their addresses for the trainer, `costs` and `emulate` see `Transport`, `on_report` gets each
+    new report.
     Raises: NodeError on entering.
     """
 
@@ -114,6 +116,7 @@ class Node:
         routes: Sequence[web.AbstractRouteDef] = (),
         tls: Tls | None = None,
         costs: Mapping[str, int] | None = None,
+        emulate: Mapping[str, Wire] | None = None,
         on_report: Callable[[Json], None] | None = None,
     ) -> None:
         self._core = core
@@ -127,6 +130,7 @@ class Node:
         self._routes = list(routes)
         self._tls = tls
         self._costs = costs
+        self._emulate = emulate
         self._reports = Reports(on_report)
         self._events: deque[Event] = deque()
         self._busy = False
@@ -153,6 +157,7 @@ class Node:
             self.post,
             tls=self._tls,
             costs=self._costs,
+            emulate=self._emulate,
         )
         try:
             await self._disk.open(self._state)

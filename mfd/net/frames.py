@@ -19,7 +19,15 @@ from typing import Protocol
 from mfd.net.outlet import GATHER_BYTES, DirectOutlet, Outlet, TransportOutlet
 from mfd.packet.objects import Buffer
 
-__all__ = ["BUFFER_BYTES", "FRAME_BYTES_MAX", "LENGTH_BYTES", "BufferPool", "FrameConnection"]
+__all__ = [
+    "BUFFER_BYTES",
+    "FRAME_BYTES_MAX",
+    "LENGTH_BYTES",
+    "BufferPool",
+    "Frame",
+    "FrameConnection",
+    "Gate",
+]
 
 LENGTH_BYTES = 4
 FRAME_BYTES_MAX = (64 << 10) + (1 << 10)  # the core's largest payload and room for its head
@@ -105,6 +113,7 @@ class FrameConnection(asyncio.BufferedProtocol):
         self._start = self._end = 0  # what was received and not yet taken
         self._on_frame: Callable[[memoryview], None] | None = None
         self.on_written: Callable[[int], None] = _ignore  # bytes that the system has taken
+        self.beside: FrameConnection | None = None  # the other connection of the link
         self.gate: Gate | None = None  # delays what is sent, where a link is emulated
         self._lanes: tuple[deque[Frame], ...] = (deque(), deque(), deque())
         self._queue_bytes = 0
@@ -234,6 +243,7 @@ class FrameConnection(asyncio.BufferedProtocol):
         if self._outlet.ready and not self._queue_bytes:
             if not self.is_bulk:
                 self._outlet.write(frame)
+                self._close_if_done()
                 return
             asyncio.get_running_loop().call_soon(self._flush)
         if self._outlet.ready:  # for this turn
@@ -257,11 +267,21 @@ class FrameConnection(asyncio.BufferedProtocol):
                     size += sum(map(len, frame))
             self._queue_bytes -= size
             self._outlet.write(parts)
-        if self._closing and not self.waiting_bytes and self._outlet.ready:
-            self._transport.close()
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        """Close once nothing waits, here and beside: the end of one is the end of both."""
+        pair = (self,) if self.beside is None else (self, self.beside)
+        if all(connection.lost.done() or connection._is_done() for connection in pair):
+            for connection in pair:
+                connection._transport.close()
+
+    def _is_done(self) -> bool:
+        return self._closing and not self.waiting_bytes and self._outlet.ready
 
     def _wrote(self, size: int) -> None:
-        self.on_written(size)
+        if self.gate is None:  # else it tells itself when frames leave it
+            self.on_written(size)
 
     def pause_writing(self) -> None:
         """Let frames wait here while the transport is full."""
@@ -304,8 +324,7 @@ class FrameConnection(asyncio.BufferedProtocol):
             return
         self._reason = self._reason or reason
         self._closing = True
-        if not self.waiting_bytes and self._outlet.ready:
-            self._transport.close()
+        self._close_if_done()
         if not self.lost.done():
             timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._transport.abort)
             self.lost.add_done_callback(lambda _: timer.cancel())

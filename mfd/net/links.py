@@ -14,7 +14,7 @@ from functools import partial
 
 from mfd.core.effects import Send
 from mfd.core.events import Event, Written
-from mfd.net.frames import FRAME_BYTES_MAX, FrameConnection
+from mfd.net.frames import FRAME_BYTES_MAX, FrameConnection, Gate
 
 __all__ = ["Link", "bytes_of"]
 
@@ -34,7 +34,7 @@ class Link:
     bulk: FrameConnection
     unsaid: int = 0  # bytes that have left on bulk since the core was told
 
-    def stand(self, post: Callable[[Event], None]) -> None:
+    def stand(self, post: Callable[[Event], None], gate: Gate | None) -> None:
         """Set both connections up for frames; `post` is told what leaves on bulk."""
         self.control.queue_bytes_max = CONTROL_QUEUE_BYTES_MAX
         self.bulk.queue_bytes_max = BULK_QUEUE_BYTES_MAX
@@ -42,6 +42,8 @@ class Link:
         for connection in (self.control, self.bulk):
             connection.frame_bytes_max = FRAME_BYTES_MAX
             connection.tune(bulk=connection is self.bulk)
+            connection.gate = gate
+        self.control.beside, self.bulk.beside = self.bulk, self.control
 
     def _written(self, post: Callable[[Event], None], size: int) -> None:
         """Tell the core once for all that leaves in one turn of the loop."""

@@ -8,6 +8,7 @@ Source: spec/link.md.
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -22,6 +23,7 @@ from mfd.core.effects import Send
 from mfd.core.events import DialFailed, Event, LinkDown, LinkUp, Received
 from mfd.net import handshake
 from mfd.net.addresses import Address, parse_address
+from mfd.net.emulation import Emulation, Wire
 from mfd.net.frames import BufferPool, FrameConnection
 from mfd.net.handshake import Refusal, Refused, Terms
 from mfd.net.keys import KeyPair, verify
@@ -46,13 +48,16 @@ class _Pending:
     source: str
     token: bytes
     control: FrameConnection
+    wire: Wire | None  # what the dialler wants emulated
     bound: asyncio.Future[None]
 
 
 class Transport:
     """All links of one peer. Posts LinkUp, LinkDown, DialFailed and Received.
 
-    `costs` maps a peer id in hexadecimal, or an address as dialled, to a link cost in 10 us units.
+    `costs` maps a peer id in hexadecimal, or an address as dialled, to a link cost in 10 us units;
+    `emulate` maps an address as dialled to what its link is to be like. Without it, what a dialler
+    tells of emulation is ignored.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Transport:
         *,
         tls: Tls | None = None,
         costs: Mapping[str, int] | None = None,
+        emulate: Mapping[str, Wire] | None = None,
     ) -> None:
         self.links: dict[int, Link] = {}
         self._ended = Counter[str]()  # bytes over connections that have ended
@@ -71,6 +77,7 @@ class Transport:
         self._post = post
         self._tls = tls
         self._costs = costs or {}
+        self._emulate = emulate
         self._pool = BufferPool()
         self._connections: set[FrameConnection] = set()
         self._unfinished: Counter[str] = Counter()
@@ -133,7 +140,9 @@ class Transport:
         if self._yields(side.peer, outbound=False):
             raise Refused(Refusal.DUPLICATE)
         bound = asyncio.get_running_loop().create_future()
-        self._pending[token] = pending = _Pending(side.peer, source, token, connection, bound)
+        wire = None if self._emulate is None else Wire.of_caps(side.caps)
+        pending = _Pending(side.peer, source, token, connection, wire, bound)
+        self._pending[token] = pending
         connection.send([answer])
         return pending
 
@@ -155,7 +164,9 @@ class Transport:
             raise Refused(Refusal.DUPLICATE)
         bulk.send([handshake.bound()])
         pending.bound.set_result(None)
-        self._stand(pending.peer, pending.control.remote, pending.control, bulk, outbound=False)
+        connections = (pending.control, bulk)
+        remote, wire = pending.control.remote, pending.wire
+        self._stand(pending.peer, remote, connections, outbound=False, wire=wire)
 
     # the dialling end
 
@@ -196,6 +207,7 @@ class Transport:
         self._post(DialFailed(text, reason))
 
     async def _connect(self, address: Address, text: str, opened: list[FrameConnection]) -> None:
+        wire = (self._emulate or {}).get(text)
         control, certificate = await self._open(address, opened)
         side = handshake.Dialler(
             self._keys,
@@ -204,6 +216,7 @@ class Transport:
             nonce=_fresh(),
             certificate=certificate,
             expected=address.peer,
+            caps=wire.caps() if wire else None,
         )
         control.send([side.hello()])
         answer = side.answer(await control.receive())
@@ -217,7 +230,7 @@ class Transport:
         bulk.send([handshake.bind_bulk(token)])
         handshake.read_bound(await bulk.receive())
         self._dials.pop(text, None)  # before the core is told, as where a dial fails
-        self._stand(side.peer, text, control, bulk, outbound=True)
+        self._stand(side.peer, text, (control, bulk), outbound=True, wire=wire)
 
     async def _open(
         self, address: Address, opened: list[FrameConnection]
@@ -287,10 +300,10 @@ class Transport:
         self,
         peer: bytes,
         address: str,
-        control: FrameConnection,
-        bulk: FrameConnection,
+        connections: tuple[FrameConnection, FrameConnection],
         *,
         outbound: bool,
+        wire: Wire | None,
     ) -> None:
         """Bring a link up, or raise Refused where one to this peer stays."""
         if self._stopping or self._yields(peer, outbound=outbound):
@@ -298,12 +311,13 @@ class Transport:
         for old in [link for link in self.links.values() if link.peer == peer]:
             self.close_link(old.number, "another link to the same peer took its place")
         self._count += 1
-        link = Link(self._count, peer, address, outbound, control, bulk)
+        link = Link(self._count, peer, address, outbound, *connections)
         self.links[link.number] = link
         cost = self._costs.get(peer.hex(), self._costs.get(address, COST_DEFAULT))
-        link.stand(self._post)
+        dice = random.Random(self._keys.public_key + peer)  # the same losses in every run
+        link.stand(self._post, Emulation(wire, dice) if wire else None)
         self._post(LinkUp(link.number, peer, address, outbound, cost, paced=True))
-        for connection in (control, bulk):
+        for connection in connections:
             connection.lost.add_done_callback(partial(self._lost, link))
             connection.deliver(partial(self._received, link.number))
 
