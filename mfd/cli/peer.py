@@ -43,6 +43,9 @@ def peer(
         Path | None, typer.Option(help="Graph file; with --node it tells all the rest.")
     ] = None,
     node: Annotated[str | None, typer.Option(help="Which node of the topology this is.")] = None,
+    emulate: Annotated[
+        bool, typer.Option("--emulate", help="Links as slow and lossy as the topology says.")
+    ] = False,
     custodian: Annotated[
         bool, typer.Option("--custodian", help="Take custody without holding data.")
     ] = False,
@@ -68,7 +71,7 @@ def peer(
         settle_port,
     )
 
-    over: Json = _from_topology(topology, node)
+    over: Json = _from_topology(topology, node, emulate=emulate)
     over["join"] = [*over.get("join", []), *(join or [])]
     over["hold"] = {**over.get("hold", {}), **dict(map(parse_hold, hold or []))}
     over.update({"listen": listen} if listen else {})
@@ -84,10 +87,10 @@ def peer(
     asyncio.run(run(running, settings, started, until_eof=until_eof))
 
 
-def _from_topology(path: Path | None, name: str | None) -> Json:
+def _from_topology(path: Path | None, name: str | None, *, emulate: bool) -> Json:
     """Settings of one node: each edge is dialled by the end with the smaller name."""
     if path is None and name is None:
-        return {}
+        return {"emulate": {}} if emulate else {}
     if path is None or name is None:
         raise Misuse("--topology FILE and --node NAME go together")
     from mfd.cli.errors import nearest
@@ -100,7 +103,7 @@ def _from_topology(path: Path | None, name: str | None) -> Json:
     if name not in graph.nodes:
         raise Misuse(f"{path}: there is no node {name!r}; {nearest(name, graph.nodes)}")
     own = graph.nodes[name]
-    join, costs = [], {}
+    join, costs, slow = [], {}, {}
     for edge in graph.edges:
         if name not in (edge.a, edge.b) or edge.a == edge.b:
             continue
@@ -113,7 +116,11 @@ def _from_topology(path: Path | None, name: str | None) -> Json:
                 raise Misuse(f"{path}: {name} dials {other}, so {other} needs an address with port")
             join.append(address)
             costs[address] = link_cost(edge)
+            names = ("latency_us", "bandwidth_bps", "loss")
+            slow[address] = {field: getattr(edge, field) for field in names}
     told: Json = {"join": join, "costs": costs, "hold": dict(own.hold)}
+    if emulate:
+        told["emulate"] = slow
     if own.address:
         told["listen"] = own.address
     return {**told, "custodian": True} if own.custodian else told
