@@ -180,9 +180,12 @@ async def custodian(told: Json) -> None:
     from mfd.core.peer import Peer
     from mfd.net.driver import Node
     from mfd.net.keys import KeyPair, verify
+    from mfd.net.sealing import Sealing
 
     keys = KeyPair.from_seed(bytes([told["number"]]) * 32)
-    core = Peer(signer=keys, verify=verify, config=config_of(told), seed=os.urandom(32))
+    config = config_of(told)
+    sealer = None if told.get("plain") else Sealing()
+    core = Peer(signer=keys, verify=verify, config=config, seed=os.urandom(32), sealer=sealer)
     holdings = {"data": "any"} if told.get("hold") else {}
     with tempfile.TemporaryDirectory(dir=told["folder"]) as folder:
         node = Node(

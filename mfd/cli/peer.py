@@ -61,30 +61,23 @@ def peer(
     """
     import asyncio
 
+    from mfd.cli import running
     from mfd.cli.config import load_settings, parse_hold
-    from mfd.cli.running import (
-        check_holdings,
-        default_state,
-        describe,
-        make_node,
-        run,
-        settle_port,
-    )
 
     over: Json = _from_topology(topology, node, emulate=emulate)
     over["join"] = [*over.get("join", []), *(join or [])]
     over["hold"] = {**over.get("hold", {}), **dict(map(parse_hold, hold or []))}
-    over.update({"listen": listen} if listen else {})
-    over.update({"custodian": True} if custodian else {})
+    flags = {"listen": listen, "custodian": custodian}
+    over.update({name: value for name, value in flags.items() if value})
     log_plainly("mfd-peer")
     settings = load_settings(config, over)
-    check_holdings(settings)
-    settings = settings.model_copy(update={"listen": settle_port(settings.listen)})
-    folder = state or Path(settings.state or default_state(settings.listen, node or ""))
+    running.check_holdings(settings)
+    settings = settings.model_copy(update={"listen": running.settle_port(settings.listen)})
+    folder = state or Path(settings.state or running.default_state(settings.listen, node or ""))
     voice = _Voice(_printer(json_lines=json_lines), json_lines=json_lines)
-    running = make_node(settings, folder, voice.report)
-    started = lambda n: voice.started(describe(n, settings, folder))  # noqa: E731 - one use
-    asyncio.run(run(running, settings, started, until_eof=until_eof))
+    made = running.make_node(settings, folder, voice.report)
+    started = lambda n: voice.started(running.describe(n, settings, folder))  # noqa: E731 - one use
+    asyncio.run(running.run(made, settings, started, until_eof=until_eof))
 
 
 def _from_topology(path: Path | None, name: str | None, *, emulate: bool) -> Json:

@@ -27,6 +27,7 @@ from mfd.net.driver import Node, NodeError
 from mfd.net.emulation import Wire
 from mfd.net.handshake import Terms
 from mfd.net.keys import KeyFileError, KeyPair, parse_peer_id, verify
+from mfd.net.sealing import Sealing
 from mfd.net.tls import Tls
 from mfd.net.trainerpipe import TrainerPipe
 from mfd.web.api import routes
@@ -111,7 +112,7 @@ def make_node(settings: Settings, state: Path, on_report: Callable[[Json], None]
         terms = Terms(settings.network, key, allow)
     except (KeyFileError, ValueError) as exc:
         raise Misuse(str(exc)) from exc
-    core = Peer(signer=keys, verify=verify, config=config, seed=os.urandom(32))
+    core = Peer(signer=keys, verify=verify, config=config, seed=os.urandom(32), sealer=Sealing())
     node = Node(
         core,
         keys,

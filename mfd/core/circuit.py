@@ -13,24 +13,73 @@ from typing import Protocol
 from mfd.core.frames import Class, ResetCode, Via
 from mfd.packet.objects import Buffer
 
-__all__ = ["Accept", "Circuit", "Leg", "Listener", "NextHop", "Refusal"]
+__all__ = ["Accept", "Channel", "Circuit", "Leg", "Listener", "NextHop", "Refusal"]
 
 TAIL_BYTES = 64 << 10  # what waits is kept in pieces of about so much
+
+
+class Channel(Protocol):
+    """An end of a circuit as its owner uses it: plain (`Circuit`) or sealed."""
+
+    answer: bytes  # what the accepting end says to who dialled
+    gone: bool  # closed or reset
+
+    @property
+    def cls(self) -> Class:
+        """Thin or bulk."""
+        ...
+
+    @property
+    def nonce(self) -> bytes:
+        """Its name, the same on all hops."""
+        ...
+
+    @property
+    def window(self) -> int:
+        """Bytes that the other end may have under way to here."""
+        ...
+
+    @property
+    def sendable(self) -> bool:
+        """Whether this end may still queue bytes."""
+        ...
+
+    @property
+    def queued(self) -> int:
+        """Bytes accepted by `send` and not yet gone."""
+        ...
+
+    @property
+    def rate(self) -> int:
+        """Bytes a second that the narrowest link on the way is measured to carry; 0: unknown."""
+        ...
+
+    def send(self, *parts: Buffer) -> None:
+        """Queue bytes; the parts must not change afterwards. Only while `sendable`."""
+
+    def consumed(self, size: int) -> None:
+        """Give `size` bytes of credit back to the sender."""
+
+    def end(self) -> None:
+        """No more bytes from here."""
+
+    def reset(self, code: ResetCode) -> None:
+        """Drop it now; the listener here is not told."""
 
 
 class Listener(Protocol):
     """The owner of one end of a circuit."""
 
-    def opened(self, circuit: Circuit) -> None:
+    def opened(self, circuit: Channel) -> None:
         """The other end has answered; bytes may flow."""
 
-    def received(self, circuit: Circuit, payload: memoryview) -> None:
+    def received(self, circuit: Channel, payload: memoryview) -> None:
         """Bytes arrived in order. Call `circuit.consumed(n)` once they need no more room."""
 
-    def writable(self, circuit: Circuit) -> None:
-        """The queue has run dry; more may be sent."""
+    def writable(self, circuit: Channel) -> None:
+        """Something has left the queue; more may be sent."""
 
-    def closed(self, circuit: Circuit, code: ResetCode | None) -> None:
+    def closed(self, circuit: Channel, code: ResetCode | None) -> None:
         """The circuit is gone: None after a clean end, else why."""
 
 

@@ -61,6 +61,7 @@ class LinkUp:
     address: str  # what was dialled, or where it came from
     outbound: bool  # we dialled
     cost: int = 100  # metric of the link, unit 10 us, >= 1
+    private: bool = False  # encrypted, and bound to the proven neighbour
     paced: bool = False  # Written tells what has left on bulk; without it, all leaves at once
 
 

@@ -17,12 +17,12 @@ from functools import partial
 
 import msgpack
 
-from mfd.core.circuit import Circuit, Refusal
+from mfd.core.circuit import Channel, Refusal
 from mfd.core.context import Context
 from mfd.core.effects import Discard
 from mfd.core.frames import Class, ResetCode, Via
 from mfd.core.intake import CHUNK_HEAD, OBJECT_HEAD, Intake, Wanted, chunk_count
-from mfd.core.transfer import Circuits
+from mfd.core.seals import Seals
 from mfd.packet.limits import CHUNK_BYTES
 from mfd.packet.objects import Buffer
 
@@ -38,7 +38,7 @@ class _Shipment:
         self.ref = ref
         self.nonce = nonce
         self.objects: Wanted = ()
-        self.circuit: Circuit | None = None  # the one in use; answers for older ones are ignored
+        self.circuit: Channel | None = None  # the one in use; answers for older ones are ignored
         self.place = (0, -1)  # next to read: object, chunk (-1: its table)
         self.begin = 0  # chunk that follows the next table
         self.reading = False
@@ -47,26 +47,26 @@ class _Shipment:
         self.done: Callable[[int], None] = lambda _: None
         self.failed: Callable[[str], None] = lambda _: None
 
-    def opened(self, circuit: Circuit) -> None:
+    def opened(self, circuit: Channel) -> None:
         """Go on where the receiver says it stands."""
         index, self.begin = _resume_point(circuit.answer, self.objects)
         self.place = (index, -1)
         self._read(circuit)
 
-    def received(self, circuit: Circuit, payload: memoryview) -> None:
+    def received(self, circuit: Channel, payload: memoryview) -> None:
         """The receiver has nothing to say; what it says all the same uses up its credit."""
 
-    def writable(self, circuit: Circuit) -> None:
+    def writable(self, circuit: Channel) -> None:
         """Read the next piece."""
         self._read(circuit)
 
-    def closed(self, circuit: Circuit, code: ResetCode | None) -> None:
+    def closed(self, circuit: Channel, code: ResetCode | None) -> None:
         """Over: complete after a clean end, else try again."""
         self.circuit = None
         early = code is None and self.place[0] < len(self.objects)
         self.exchange.shipment_closed(self, ResetCode.REFUSED if early else code)
 
-    def _read(self, circuit: Circuit) -> None:
+    def _read(self, circuit: Channel) -> None:
         if self.reading or not circuit.sendable or circuit.queued > CHUNK_BYTES:
             return
         index, chunk = self.place
@@ -86,7 +86,7 @@ class _Shipment:
                 link_bytes_per_s=circuit.rate,
             )
 
-    def _table(self, circuit: Circuit, _: int, body: Buffer) -> None:
+    def _table(self, circuit: Channel, _: int, body: Buffer) -> None:
         if circuit is not self.circuit:
             return  # that one broke while the disk was reading
         index = self.place[0]
@@ -95,7 +95,7 @@ class _Shipment:
         self.begin = 0
         self._write(circuit, head, body)
 
-    def _chunk(self, circuit: Circuit, encoding: int, body: Buffer) -> None:
+    def _chunk(self, circuit: Channel, encoding: int, body: Buffer) -> None:
         if circuit is not self.circuit:
             return
         index, chunk = self.place
@@ -104,7 +104,7 @@ class _Shipment:
         self.place = (index + 1, -1) if last else (index, chunk + 1)
         self._write(circuit, CHUNK_HEAD.pack(2, digest, chunk, encoding, len(body)), body)
 
-    def _write(self, circuit: Circuit, head: bytes, body: Buffer) -> None:
+    def _write(self, circuit: Channel, head: bytes, body: Buffer) -> None:
         self.reading = False
         if not circuit.sendable:
             return  # the receiver has ended it
@@ -112,7 +112,7 @@ class _Shipment:
         circuit.send(head, body)
         self._read(circuit)
 
-    def _lost(self, circuit: Circuit, reason: str) -> None:
+    def _lost(self, circuit: Channel, reason: str) -> None:
         if circuit is self.circuit:
             self.circuit = None
             circuit.reset(ResetCode.REFUSED)
@@ -125,7 +125,7 @@ class Exchange:
     def __init__(
         self,
         ctx: Context,
-        circuits: Callable[[], Circuits],
+        circuits: Callable[[], Seals],
         via: Callable[[bytes, Class], Via | None],
     ) -> None:
         self.ctx = ctx
@@ -200,7 +200,7 @@ class Exchange:
         if intake is not None and self._end(intake, ResetCode.REFUSED):
             self._discard(intake)
 
-    def accept(self, circuit: Circuit, handshake: bytes) -> Intake:
+    def accept(self, circuit: Channel, handshake: bytes) -> Intake:
         """A bulk circuit for one of our intakes.
 
         Raises: Refusal for any other.

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable
 from functools import partial
 
-from mfd.core.circuit import Circuit
+from mfd.core.circuit import Channel
 from mfd.core.context import Context, Timer
 from mfd.core.effects import Keep
 from mfd.core.frames import ResetCode
@@ -51,7 +51,7 @@ class Intake:
         self.keeping = 0
         self.unreturned = 0  # credit held back while the disk is behind
         self.received_bytes = 0
-        self.circuit: Circuit | None = None
+        self.circuit: Channel | None = None
         self.done: Callable[[int], None] = lambda _: None
         self.failed: Callable[[str], None] = lambda _: None
         self._ctx = ctx
@@ -59,7 +59,7 @@ class Intake:
         self._timer: Timer | None = None
         self._heard_us = 0
 
-    def begin(self, circuit: Circuit) -> tuple[int, int]:
+    def begin(self, circuit: Channel) -> tuple[int, int]:
         """Go on over a new circuit; return where its sender is to begin."""
         if self.circuit is not None:
             self.circuit.reset(ResetCode.UNKNOWN)
@@ -101,10 +101,10 @@ class Intake:
 
     # circuits.Listener
 
-    def opened(self, circuit: Circuit) -> None:
+    def opened(self, circuit: Channel) -> None:
         """The sender begins where our answer said."""
 
-    def received(self, circuit: Circuit, payload: memoryview) -> None:
+    def received(self, circuit: Channel, payload: memoryview) -> None:
         """Parse as far as the bytes reach; hold credit back while the disk is behind."""
         self._heard_us = self._ctx.now_us
         self.received_bytes += len(payload)
@@ -118,10 +118,10 @@ class Intake:
             return
         self._return_credit()
 
-    def writable(self, circuit: Circuit) -> None:
+    def writable(self, circuit: Channel) -> None:
         """We send nothing."""
 
-    def closed(self, circuit: Circuit, code: ResetCode | None) -> None:
+    def closed(self, circuit: Channel, code: ResetCode | None) -> None:
         """Broken: the sender comes back, or the intake's own timer ends it."""
         if self.circuit is circuit:
             self.circuit = None

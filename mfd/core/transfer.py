@@ -45,6 +45,7 @@ class Circuits(Flow):
         self._neighbours: dict[bytes, int] = {}
         self._nonces: set[bytes] = set()
         self._opens: dict[int, Bucket] = {}
+        self._private: set[int] = set()  # links that nobody but the neighbour can read
         self._sweeping = False
 
     def __len__(self) -> int:
@@ -52,11 +53,21 @@ class Circuits(Flow):
 
     # links
 
-    def link_up(self, link: int, peer: bytes, *, outbound: bool, paced: bool = False) -> None:
-        """A neighbour is there; `paced`: the driver tells what has left on bulk."""
+    def link_up(
+        self,
+        link: int,
+        peer: bytes,
+        *,
+        outbound: bool,
+        paced: bool = False,
+        private: bool = False,
+    ) -> None:
+        """A neighbour is there; `paced` and `private` as in `LinkUp`."""
         config = self._ctx.config
         self._flow_over(link, paced=paced)
         self._opens[link] = Bucket(config.opens_per_s, config.opens_burst, self._ctx.now_us)
+        if private:
+            self._private.add(link)
         self._links[link] = {}
         self._labels[link] = 1 if outbound else 2
         self._neighbours[peer] = link
@@ -66,11 +77,20 @@ class Circuits(Flow):
         broken = list(self._links.pop(link, {}).values())
         self._labels.pop(link, None)
         self._opens.pop(link, None)
+        self._private.discard(link)
         self._flow_ends(link)
         self._neighbours = {p: n for p, n in self._neighbours.items() if n != link}
         # last, because who listens may open a circuit at once: the link must be out of the tables
         for circuit in broken:
             self.drop(circuit, ResetCode.LINK_DOWN, origin=link)
+
+    def is_private(self, target: bytes) -> bool:
+        """Whether a peer is a neighbour over a link that nobody else can read."""
+        return self._neighbours.get(target) in self._private
+
+    def came_private(self, circuit: Circuit) -> bool:
+        """Whether a circuit that was opened here came from such a neighbour itself."""
+        return circuit.hops == 1 and circuit.first.link in self._private
 
     # ends
 

@@ -316,7 +316,9 @@ class Transport:
         cost = self._costs.get(peer.hex(), self._costs.get(address, COST_DEFAULT))
         dice = random.Random(self._keys.public_key + peer)  # the same losses in every run
         link.stand(self._post, Emulation(wire, dice) if wire else None)
-        self._post(LinkUp(link.number, peer, address, outbound, cost, paced=True))
+        private = self._tls is not None
+        up = LinkUp(link.number, peer, address, outbound, cost, private=private, paced=True)
+        self._post(up)
         for connection in connections:
             connection.lost.add_done_callback(partial(self._lost, link))
             connection.deliver(partial(self._received, link.number))

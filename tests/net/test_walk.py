@@ -17,6 +17,7 @@ from mfd.core.peer import Peer
 from mfd.net.driver import Node
 from mfd.net.injection import pack_injection
 from mfd.net.keys import KeyPair, verify
+from mfd.net.sealing import Sealing
 from mfd.packet.objects import object_digest, pack_layer, unpack_layer
 from mfd.packet.packet import Packet, decode, encode
 from mfd.packet.plan import Plan, encode_plan
@@ -65,7 +66,7 @@ class AddOne:
 
 def peer(folder: Path, number: int, trainer: AddOne, **options: Any) -> Node:
     keys, config = KeyPair.from_seed(bytes([number]) * 32), Config()
-    core = Peer(signer=keys, verify=verify, config=config, seed=bytes([number]))
+    core = Peer(signer=keys, verify=verify, config=config, seed=bytes([number]), sealer=Sealing())
     state = folder / str(number)
     return Node(core, keys, state=state, config=config, trainer=trainer, **options)
 
