@@ -80,7 +80,7 @@ def peer(
     asyncio.run(running.run(made, settings, started, until_eof=until_eof))
 
 
-def _from_topology(path: Path | None, name: str | None, *, emulate: bool) -> Json:
+def _from_topology(path: Path | None, name: str | None, *, emulate: bool = False) -> Json:
     """Settings of one node: each edge is dialled by the end with the smaller name."""
     if path is None and name is None:
         return {"emulate": {}} if emulate else {}
