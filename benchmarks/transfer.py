@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -147,7 +148,7 @@ async def blast(node: Any, link: int, total: int) -> None:
     drained = asyncio.Event()
     connection.on_written = lambda _: drained.set()
     while total:
-        while total and connection.queue_bytes < 4 * FRAME_BYTES:
+        while total and connection.waiting_bytes < 4 * FRAME_BYTES:
             connection.send((frame[: min(total, FRAME_BYTES)],))
             total -= min(total, FRAME_BYTES)
         if total:
@@ -201,7 +202,7 @@ async def custodian(told: Json) -> None:
             say(kind="started", address=node.join_line)
             for address in told["join"]:
                 node.join(address)
-            peak = asyncio.create_task(watch(node))
+            watching = asyncio.create_task(watch(node))
             if told.get("walker"):
                 walker_parts = injection(keys, told["bytes"])
                 while not node.status()["routes"]:
@@ -210,18 +211,57 @@ async def custodian(told: Json) -> None:
                 await line()
                 await node.inject(pieces(walker_parts))
                 say(kind="begin")  # a moment late: the offer is on its way
+                pings: list[float] = []
+                if told.get("probe"):
+                    probe(node, pings)
                 after = 0
                 while not (handed := [r for r in node.reports(after=0) if r["kind"] == "handed"]):
                     await node.wait_reports(after=after, seconds=60)
                     after += 1
-                say(kind="done", **{k: handed[0][k] for k in ("seconds", "sent_bytes")})
+                told_bytes = {k: handed[0][k] for k in ("seconds", "sent_bytes")}
+                say(kind="done", **told_bytes, pings=sorted(pings))
             await line()
-            peak.cancel()
+            watching.cancel()
             say(kind="done", **told_of(node))
 
 
 async def watch(node: Any) -> None:
-    """Watch control's round trip, if asked to."""
+    """Tell of links that come and go."""
+    after = 0
+    while True:
+        for report in node.reports(after=after):
+            after = report["n"]
+            if report["kind"] in ("linked", "unlinked"):
+                say(kind={"linked": "linked_up"}.get(report["kind"], "unlinked"))
+        await node.wait_reports(after=after, seconds=60)
+
+
+def probe(node: Any, found: list[float]) -> None:
+    """Send a PING on every link each 20 ms, and note how long its PONG takes, in ms."""
+    from mfd.core.effects import Send
+    from mfd.core.events import Received
+    from mfd.core.frames import Ping, Pong, decode_frame, encode_frame
+
+    loop, post, first = asyncio.get_running_loop(), node.post, 1 << 40
+    sent: dict[int, float] = {}
+
+    def hear(event: Any) -> None:
+        if isinstance(event, Received) and event.frame[0] == 2:
+            pong = decode_frame(event.frame)
+            assert isinstance(pong, Pong)
+            if pong.echo in sent:
+                found.append(1e3 * (loop.time() - sent.pop(pong.echo)))
+        post(event)
+
+    def ask() -> None:
+        for link in node._transport.links:
+            number = first + len(found) + len(sent)
+            sent[number] = loop.time()
+            node._transport.send(Send(link, "control", (encode_frame(Ping(number)),)))
+        loop.call_later(0.02, ask)
+
+    node._transport._post = hear
+    ask()
 
 
 def told_of(node: Any) -> Json:
@@ -409,6 +449,32 @@ ROWS: list[Row] = [
 ]
 
 
+def show_control(size: int) -> None:
+    """Round trips on control while a transfer runs beside it, over one hop."""
+    print("\ncontrol beside bulk        p50 ms   p99 ms    max ms   GB/s")
+    ten = (5_000, 10_000_000, 0.0)
+    for name, wire, share in (
+        ("loopback", None, 4), ("1G", FAST, 2), ("100M", SLOW, 1), ("10M", ten, 0.125)
+    ):  # fmt: skip
+        told = run_custody(int(size * share), wire=wire, probe=True)
+        pings = told["pings"]
+        p50, p99 = (pings[int(len(pings) * part)] for part in (0.5, 0.99))
+        print(f"{name:<24} {p50:8.2f} {p99:8.2f} {pings[-1]:9.2f} {told['gbs']:8.4f}", flush=True)
+
+
+def show_detection() -> None:
+    """How long a peer takes to see that its neighbour is gone."""
+    for name, number in (("closed socket", signal.SIGKILL), ("silent peer", signal.SIGSTOP)):
+        with ExitStack() as stack:
+            one = stack.enter_context(Child("custodian", number=1))
+            other = stack.enter_context(Child("custodian", number=2, join=[one.address]))
+            other.hear("linked_up")
+            begin = time.perf_counter()
+            one.process.send_signal(number)
+            other.hear("unlinked")
+            print(f"{name:<24} seen after {time.perf_counter() - begin:6.3f} s", flush=True)
+
+
 def show(rows: list[Row], size: int, runs: int) -> None:
     print(f"{size >> 20} MiB, medians of {runs} runs")
     print("row                        GB/s   CPU s/GB  ratio to")
@@ -430,7 +496,9 @@ def show(rows: list[Row], size: int, runs: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("rows", nargs="*", help="; ".join(name for name, _, _ in ROWS))
+    parser.add_argument(
+        "rows", nargs="*", help="; ".join([*(name for name, _, _ in ROWS), "control", "detection"])
+    )
     parser.add_argument("--mib", type=int, default=64)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--role", type=json.loads, help=argparse.SUPPRESS)
@@ -439,7 +507,12 @@ def main() -> int:
         ROLES[args.role["role"]](args.role)
         return 0
     chosen = [row for row in ROWS if not args.rows or row[0] in args.rows]
-    show(chosen, args.mib * MIB, args.runs)
+    if chosen:
+        show(chosen, args.mib * MIB, args.runs)
+    if not args.rows or "control" in args.rows:
+        show_control(args.mib * MIB)
+    if not args.rows or "detection" in args.rows:
+        show_detection()
     return 0
 
 

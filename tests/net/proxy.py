@@ -41,9 +41,8 @@ class Proxy:
         self.cut()
         for writer in self._silent:
             writer.transport.abort()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.resume()
+        await asyncio.gather(*self._tasks)  # without connections they end
 
     # faults
 
