@@ -145,15 +145,23 @@ async def bare(told: Json) -> None:
 async def blast(node: Any, link: int, total: int) -> None:
     connection = node._transport.links[link].bulk
     frame = memoryview(os.urandom(FRAME_BYTES))
-    drained = asyncio.Event()
-    connection.on_written = lambda _: drained.set()
+    left = asyncio.Event()
+    under_way = 0
+
+    def written(size: int) -> None:
+        nonlocal under_way
+        under_way -= size
+        left.set()
+
+    connection.on_written = written
     while total:
-        while total and connection.waiting_bytes < 4 * FRAME_BYTES:
-            connection.send((frame[: min(total, FRAME_BYTES)],))
-            total -= min(total, FRAME_BYTES)
-        if total:
-            drained.clear()
-            await drained.wait()
+        size = min(total, FRAME_BYTES)
+        connection.send((frame[:size],))
+        total -= size
+        under_way += size + 4
+        while under_way > 16 * FRAME_BYTES:  # as much as the core leaves with its driver
+            left.clear()
+            await left.wait()
 
 
 async def line() -> str:

@@ -124,6 +124,7 @@ class Leg:
         "ending",
         "granted",
         "label",
+        "least",
         "link",
         "listed",
         "owed",
@@ -140,6 +141,7 @@ class Leg:
         self.label = label
         self.window = 0  # bytes that the neighbour may have under way
         self.credit = 0  # bytes that may leave here
+        self.least = 0  # with less credit than that, and more queued, nothing leaves
         self.room = 0  # bytes that may still come in here
         self.owed = 0  # credit to be given back, saved up to spare frames
         self.granted = 0  # bytes allowed in so far
@@ -155,8 +157,9 @@ class Leg:
 
     @property
     def sendable_bytes(self) -> int:
-        """What may leave now."""
-        return min(self.queued, self.credit)
+        """What may leave now: all there is, or enough to be worth a frame."""
+        size = min(self.queued, self.credit)
+        return size if size == self.queued or size >= self.least else 0
 
     def push(self, parts: Iterable[memoryview]) -> None:
         """Queue views whose bytes do not change any more."""

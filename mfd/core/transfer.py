@@ -261,6 +261,8 @@ class Circuits(Flow):
         circuit, leg = self._find(link, frame.circuit)
         if circuit is None or leg is None:
             return
+        if not leg.least:  # the whole window: more than half of it comes back in any case (T-05)
+            leg.least = min(frame.amount // 2, self._ctx.config.data_bytes_max)
         leg.credit = min(leg.credit + frame.amount, CREDIT_BYTES_MAX)
         self.pump(circuit, leg)
         self._dry(circuit, leg)

@@ -113,6 +113,8 @@ async def real(folder: Path, *, cut: bool) -> Counts:
             await passing
             proxy.cut()
         await wait_report(home, "arrived")
+        while far.status()["counters"].get("handovers", 0) < 2:
+            await asyncio.sleep(0)  # the last OWNED is on its way
         counts = {}
         for name, node in zip(NAMES, (home, relay, far), strict=True):
             status, told = node.status(), node.reports()
