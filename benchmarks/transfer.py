@@ -208,6 +208,7 @@ async def custodian(told: Json) -> None:
         )
         async with node:
             say(kind="started", address=node.join_line)
+            before_kib = peak_kib()
             for address in told["join"]:
                 node.join(address)
             watching = asyncio.create_task(watch(node))
@@ -230,7 +231,7 @@ async def custodian(told: Json) -> None:
                 say(kind="done", **told_bytes, pings=sorted(pings))
             await line()
             watching.cancel()
-            say(kind="done", **told_of(node))
+            say(kind="done", grown_kib=peak_kib() - before_kib)
 
 
 async def watch(node: Any) -> None:
@@ -272,12 +273,11 @@ def probe(node: Any, found: list[float]) -> None:
     ask()
 
 
-def told_of(node: Any) -> Json:
+def peak_kib() -> int:
+    """Most memory that this process has had so far."""
     import resource
 
-    status = node.status()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"counters": status["counters"], "peak_kib": peak, "bytes": status["bytes"]}
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def config_of(told: Json) -> Any:
@@ -499,7 +499,7 @@ def show(rows: list[Row], size: int, runs: int) -> None:
             ratio = f"{statistics.median(a / b for a, b in pairs):5.2f} {other}"
         print(f"{name:<24} {statistics.median(mine):7.3f}  {cpu:8.3f}  {ratio}", flush=True)
         for one in found[name][-1].get("relays", []):
-            print(f"    relay: peak {one['peak_kib'] >> 10} MiB resident")
+            print(f"    a relay's memory grew by {one['grown_kib'] / 1024:.1f} MiB at most")
 
 
 def main() -> int:
