@@ -34,6 +34,7 @@ EPHEMERAL_BYTES = 32
 SIZE_BYTES = 4
 TAG_BYTES = 16
 RECORD_BYTES_MAX = (64 << 10) - SIZE_BYTES - TAG_BYTES  # of plain bytes: a record fills one frame
+THIN_RECORD_BYTES_MAX = (4 << 10) - SIZE_BYTES - TAG_BYTES  # half of a thin window
 SMALL_BYTES = 4 << 10  # joining so much costs less than a record does
 PROOF_BYTES = KEY_BYTES + SIGNATURE_BYTES
 
@@ -147,10 +148,15 @@ class Sealed:
         if self.circuit.sendable:
             self.circuit.send(*boxes)
 
+    @property
+    def _record_bytes_max(self) -> int:
+        return THIN_RECORD_BYTES_MAX if self.cls is Class.THIN else RECORD_BYTES_MAX
+
     def _boxes(self, view: memoryview) -> Iterator[bytes]:
         assert self._box is not None
-        for at in range(0, len(view), RECORD_BYTES_MAX):
-            box = self._box.seal(view[at : at + RECORD_BYTES_MAX])
+        most = self._record_bytes_max
+        for at in range(0, len(view), most):
+            box = self._box.seal(view[at : at + most])
             yield len(box).to_bytes(SIZE_BYTES, "little") + box
 
     def consumed(self, size: int) -> None:
@@ -194,7 +200,7 @@ class Sealed:
         head = bytes(begun[:SIZE_BYTES]) + bytes(view[: max(0, SIZE_BYTES - len(begun))])
         if len(head) == SIZE_BYTES:
             size = int.from_bytes(head, "little")
-            if not TAG_BYTES <= size <= RECORD_BYTES_MAX + TAG_BYTES:
+            if not TAG_BYTES <= size <= self._record_bytes_max + TAG_BYTES:
                 self._broken(ResetCode.UNKNOWN)
                 return view
             need = SIZE_BYTES + size - len(begun)

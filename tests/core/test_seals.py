@@ -341,3 +341,30 @@ def test_credit_frames_stay_small_in_number() -> None:
     line.settle()
     count = sum(isinstance(f, Credit) for name, f in line.frames if name == "c")
     assert count <= 4 * (4 << 20) // (256 << 10) + 4
+
+
+@pytest.mark.parametrize(("cls", "most"), [(Class.THIN, 4_092), (Class.BULK, 65_532)])
+def test_a_record_that_would_take_more_memory_is_refused_by_its_size(cls: Class, most: int) -> None:
+    """Rules: T-25, T-26"""
+    for size, code in ((most + 1, ResetCode.UNKNOWN), (most, None), (15, ResetCode.UNKNOWN)):
+        line = Line2("ab")
+        made, ear = line.dial(cls)
+        line.settle()
+        made.circuit.send(size.to_bytes(4, "little"))
+        line.settle()
+        assert ear.said[-1] == (code or "opened")
+    far = line.nodes["b"].ears[-1]
+    assert far.got == b""
+
+
+def test_records_of_thin_circuits_are_small() -> None:
+    """Rules: T-26"""
+    line = Line2("ab")
+    made, _ = line.dial(Class.THIN)
+    line.settle()
+    line.frames.clear()
+    made.send(bytes(20_000))
+    line.settle()
+    sizes = [len(f.payload) for _, f in line.frames if isinstance(f, Data)]
+    assert max(sizes) == 4_096
+    assert len(line.nodes["b"].ears[-1].got) == 20_000
