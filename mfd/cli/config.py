@@ -16,11 +16,21 @@ from mfd.cli.errors import Misuse, nearest, read_toml
 from mfd.net.addresses import parse_address, parse_listen
 from mfd.net.keys import parse_peer_id
 
-__all__ = ["Settings", "load_settings", "parse_hold", "read_secret"]
+__all__ = ["Settings", "SlowLink", "load_settings", "parse_hold", "read_secret"]
 
 SECRET_BYTES_MAX = 4 << 10
 SECRET_BYTES_MIN = 16
 PATHS = ("state", "network_key_file", "api_token_file")
+
+
+class SlowLink(BaseModel):
+    """What an emulated link is like, each way; 0: like the one it runs over."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    latency_us: int = Field(0, ge=0, le=60_000_000)  # one way
+    bandwidth_bps: int = Field(0, ge=0, le=10**13)  # bits a second
+    loss: float = Field(0.0, ge=0.0, lt=1.0)  # part of the packets
 
 
 class Settings(BaseModel):
@@ -43,6 +53,7 @@ class Settings(BaseModel):
     tls: bool = False
     api_token_file: str | None = None  # opens the API to other machines, with this token
     costs: dict[str, int] = Field(default_factory=dict)  # peer id or address -> unit 10 us
+    emulate: dict[str, SlowLink] | None = None  # address as joined -> its link; none: no emulation
 
 
 def load_settings(path: Path | None, over: Mapping[str, Any]) -> Settings:

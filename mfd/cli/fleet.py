@@ -65,8 +65,16 @@ def with_free_ports(topology: Topology) -> Topology:
 class Fleet:
     """A context manager: peers run inside, and are stopped and waited for on the way out."""
 
-    def __init__(self, topology: Topology, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        folder: Path,
+        settings: Mapping[str, Any],
+        *,
+        emulate: bool = False,
+    ) -> None:
         self.topology = topology
+        self._emulate = emulate
         self.folder = folder
         self.members: dict[str, Member] = {}
         self._settings = settings
@@ -99,6 +107,7 @@ class Fleet:
         command = [sys.executable, "-m", "mfd.cli.peer", "--json"]
         command += ["--topology", str(self.folder / "topology.toml"), "--node", name]
         command += ["--config", str(self.folder / "mfd.toml"), "--state", str(self.folder / name)]
+        command += ["--emulate"] if self._emulate else []
         command += ["--until-eof"]  # whatever happens to us, our end of the pipe closes
         with log.open("w") as errors:
             process = subprocess.Popen(

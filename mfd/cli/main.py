@@ -162,6 +162,23 @@ def layers(
     reading.layers(recipe, as_json=as_json)
 
 
+@app.command()
+def up(
+    graph: Annotated[Path, typer.Argument(help="Topology: any graph file that mfd reads.")],
+    emulate: Annotated[
+        bool, typer.Option("--emulate", help="Links as slow and lossy as the file says.")
+    ] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="States and logs; default ./mfd-up/NAME.", file_okay=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a whole network on this machine, a process a node, until Ctrl-C."""
+    from mfd.cli import up as running
+
+    running.up(graph, emulate=emulate, folder=folder, as_json=as_json)
+
+
 @app.command(
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},

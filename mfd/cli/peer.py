@@ -43,6 +43,9 @@ def peer(
         Path | None, typer.Option(help="Graph file; with --node it tells all the rest.")
     ] = None,
     node: Annotated[str | None, typer.Option(help="Which node of the topology this is.")] = None,
+    emulate: Annotated[
+        bool, typer.Option("--emulate", help="Links as slow and lossy as the topology says.")
+    ] = False,
     custodian: Annotated[
         bool, typer.Option("--custodian", help="Take custody without holding data.")
     ] = False,
@@ -58,36 +61,29 @@ def peer(
     """
     import asyncio
 
+    from mfd.cli import running
     from mfd.cli.config import load_settings, parse_hold
-    from mfd.cli.running import (
-        check_holdings,
-        default_state,
-        describe,
-        make_node,
-        run,
-        settle_port,
-    )
 
-    over: Json = _from_topology(topology, node)
+    over: Json = _from_topology(topology, node, emulate=emulate)
     over["join"] = [*over.get("join", []), *(join or [])]
     over["hold"] = {**over.get("hold", {}), **dict(map(parse_hold, hold or []))}
-    over.update({"listen": listen} if listen else {})
-    over.update({"custodian": True} if custodian else {})
+    flags = {"listen": listen, "custodian": custodian}
+    over.update({name: value for name, value in flags.items() if value})
     log_plainly("mfd-peer")
     settings = load_settings(config, over)
-    check_holdings(settings)
-    settings = settings.model_copy(update={"listen": settle_port(settings.listen)})
-    folder = state or Path(settings.state or default_state(settings.listen, node or ""))
+    running.check_holdings(settings)
+    settings = settings.model_copy(update={"listen": running.settle_port(settings.listen)})
+    folder = state or Path(settings.state or running.default_state(settings.listen, node or ""))
     voice = _Voice(_printer(json_lines=json_lines), json_lines=json_lines)
-    running = make_node(settings, folder, voice.report)
-    started = lambda n: voice.started(describe(n, settings, folder))  # noqa: E731 - one use
-    asyncio.run(run(running, settings, started, until_eof=until_eof))
+    made = running.make_node(settings, folder, voice.report)
+    started = lambda n: voice.started(running.describe(n, settings, folder))  # noqa: E731 - one use
+    asyncio.run(running.run(made, settings, started, until_eof=until_eof))
 
 
-def _from_topology(path: Path | None, name: str | None) -> Json:
+def _from_topology(path: Path | None, name: str | None, *, emulate: bool = False) -> Json:
     """Settings of one node: each edge is dialled by the end with the smaller name."""
     if path is None and name is None:
-        return {}
+        return {"emulate": {}} if emulate else {}
     if path is None or name is None:
         raise Misuse("--topology FILE and --node NAME go together")
     from mfd.cli.errors import nearest
@@ -100,7 +96,7 @@ def _from_topology(path: Path | None, name: str | None) -> Json:
     if name not in graph.nodes:
         raise Misuse(f"{path}: there is no node {name!r}; {nearest(name, graph.nodes)}")
     own = graph.nodes[name]
-    join, costs = [], {}
+    join, costs, slow = [], {}, {}
     for edge in graph.edges:
         if name not in (edge.a, edge.b) or edge.a == edge.b:
             continue
@@ -113,7 +109,11 @@ def _from_topology(path: Path | None, name: str | None) -> Json:
                 raise Misuse(f"{path}: {name} dials {other}, so {other} needs an address with port")
             join.append(address)
             costs[address] = link_cost(edge)
+            names = ("latency_us", "bandwidth_bps", "loss")
+            slow[address] = {field: getattr(edge, field) for field in names}
     told: Json = {"join": join, "costs": costs, "hold": dict(own.hold)}
+    if emulate:
+        told["emulate"] = slow
     if own.address:
         told["listen"] = own.address
     return {**told, "custodian": True} if own.custodian else told

@@ -24,8 +24,10 @@ from mfd.core.events import CommandFailed
 from mfd.core.peer import Peer
 from mfd.net.addresses import parse_listen
 from mfd.net.driver import Node, NodeError
+from mfd.net.emulation import Wire
 from mfd.net.handshake import Terms
 from mfd.net.keys import KeyFileError, KeyPair, parse_peer_id, verify
+from mfd.net.sealing import Sealing
 from mfd.net.tls import Tls
 from mfd.net.trainerpipe import TrainerPipe
 from mfd.web.api import routes
@@ -110,7 +112,7 @@ def make_node(settings: Settings, state: Path, on_report: Callable[[Json], None]
         terms = Terms(settings.network, key, allow)
     except (KeyFileError, ValueError) as exc:
         raise Misuse(str(exc)) from exc
-    core = Peer(signer=keys, verify=verify, config=config, seed=os.urandom(32))
+    core = Peer(signer=keys, verify=verify, config=config, seed=os.urandom(32), sealer=Sealing())
     node = Node(
         core,
         keys,
@@ -122,10 +124,17 @@ def make_node(settings: Settings, state: Path, on_report: Callable[[Json], None]
         trainer=TrainerPipe(allow_py=settings.allow_py, threads=settings.threads),
         tls=Tls.fresh() if settings.tls else None,
         costs=settings.costs,
+        emulate=_wires(settings),
         on_report=on_report,
     )
     node.add_routes(routes(node, token=token.decode("utf-8", errors="replace")))
     return node
+
+
+def _wires(settings: Settings) -> dict[str, Wire] | None:
+    if settings.emulate is None:
+        return None
+    return {address: Wire(**link.model_dump()) for address, link in settings.emulate.items()}
 
 
 async def run(

@@ -7,28 +7,79 @@ Source: spec/transfer.md, sections "Circuits" and "Credit".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from mfd.core.frames import Class, ResetCode, Via
 from mfd.packet.objects import Buffer
 
-__all__ = ["Accept", "Circuit", "Leg", "Listener", "NextHop", "Refusal"]
+__all__ = ["Accept", "Channel", "Circuit", "Leg", "Listener", "NextHop", "Refusal"]
+
+TAIL_BYTES = 64 << 10  # what waits is kept in pieces of about so much
+
+
+class Channel(Protocol):
+    """An end of a circuit as its owner uses it: plain (`Circuit`) or sealed."""
+
+    answer: bytes  # what the accepting end says to who dialled
+    gone: bool  # closed or reset
+
+    @property
+    def cls(self) -> Class:
+        """Thin or bulk."""
+        ...
+
+    @property
+    def nonce(self) -> bytes:
+        """Its name, the same on all hops."""
+        ...
+
+    @property
+    def window(self) -> int:
+        """Bytes that the other end may have under way to here."""
+        ...
+
+    @property
+    def sendable(self) -> bool:
+        """Whether this end may still queue bytes."""
+        ...
+
+    @property
+    def queued(self) -> int:
+        """Bytes accepted by `send` and not yet gone."""
+        ...
+
+    @property
+    def rate(self) -> int:
+        """Bytes a second that the narrowest link on the way is measured to carry; 0: unknown."""
+        ...
+
+    def send(self, *parts: Buffer) -> None:
+        """Queue bytes; the parts must not change afterwards. Only while `sendable`."""
+
+    def consumed(self, size: int) -> None:
+        """Give `size` bytes of credit back to the sender."""
+
+    def end(self) -> None:
+        """No more bytes from here."""
+
+    def reset(self, code: ResetCode) -> None:
+        """Drop it now; the listener here is not told."""
 
 
 class Listener(Protocol):
     """The owner of one end of a circuit."""
 
-    def opened(self, circuit: Circuit) -> None:
+    def opened(self, circuit: Channel) -> None:
         """The other end has answered; bytes may flow."""
 
-    def received(self, circuit: Circuit, payload: memoryview) -> None:
+    def received(self, circuit: Channel, payload: memoryview) -> None:
         """Bytes arrived in order. Call `circuit.consumed(n)` once they need no more room."""
 
-    def writable(self, circuit: Circuit) -> None:
-        """The queue has run dry; more may be sent."""
+    def writable(self, circuit: Channel) -> None:
+        """Something has left the queue; more may be sent."""
 
-    def closed(self, circuit: Circuit, code: ResetCode | None) -> None:
+    def closed(self, circuit: Channel, code: ResetCode | None) -> None:
         """The circuit is gone: None after a clean end, else why."""
 
 
@@ -48,15 +99,15 @@ NextHop = Callable[[Via, Class], "tuple[int, Via] | None"]
 class Flow(Protocol):
     """What a circuit asks of the table that it belongs to."""
 
-    def window(self, cls: Class) -> int:
-        """Bytes of credit granted for each direction."""
-        ...
-
     def pump(self, circuit: Circuit, leg: Leg) -> None:
         """Send what is queued, as far as credit goes."""
 
     def give_back(self, circuit: Circuit, leg: Leg, size: int) -> None:
         """Return credit."""
+
+    def rate(self, circuit: Circuit) -> int:
+        """Bytes a second that the way out of here is measured to carry; 0: not measured."""
+        ...
 
     def drop(self, circuit: Circuit, code: ResetCode, *, origin: int | None) -> None:
         """End the circuit at once."""
@@ -66,27 +117,87 @@ class Leg:
     """One side of a circuit at this peer: a label on a link, credit both ways, a queue out."""
 
     __slots__ = (
+        "came",
         "credit",
         "ended_in",
         "ended_out",
         "ending",
+        "granted",
         "label",
+        "least",
         "link",
+        "listed",
         "owed",
+        "probe",
         "queue",
+        "queued",
         "room",
+        "tail",
+        "window",
     )
 
     def __init__(self, link: int, label: int) -> None:
         self.link = link
         self.label = label
+        self.window = 0  # bytes that the neighbour may have under way
         self.credit = 0  # bytes that may leave here
+        self.least = 0  # with less credit than that, and more queued, nothing leaves
         self.room = 0  # bytes that may still come in here
         self.owed = 0  # credit to be given back, saved up to spare frames
+        self.granted = 0  # bytes allowed in so far
+        self.came = 0  # bytes that came in so far
+        self.probe: tuple[int, int] | None = None  # (granted before, when) a CREDIT was sent
         self.queue: deque[memoryview] = deque()
+        self.tail = bytearray()  # after the queue: what had to wait, close together
+        self.queued = 0  # bytes in queue and tail
+        self.listed = False  # waits for its turn in the link's outbox
         self.ending = False  # END follows the queue
         self.ended_out = False
         self.ended_in = False
+
+    @property
+    def sendable_bytes(self) -> int:
+        """What may leave now: all there is, or enough to be worth a frame."""
+        size = min(self.queued, self.credit)
+        return size if size == self.queued or size >= self.least else 0
+
+    def push(self, parts: Iterable[memoryview]) -> None:
+        """Queue views whose bytes do not change any more."""
+        self._close_tail()
+        for part in parts:
+            self.queue.append(part)
+            self.queued += len(part)
+
+    def pull(self, limit: int) -> memoryview:
+        """Take at most `limit` queued bytes that lie together."""
+        if not self.queue:
+            self._close_tail()
+        part = self.queue.popleft()
+        piece = part[:limit]
+        if len(piece) < len(part):
+            self.queue.appendleft(part[limit:])
+        self.queued -= len(piece)
+        return piece
+
+    def pass_on(self, part: memoryview) -> None:
+        """Queue what a relay has received; `settle` once what can leave has left."""
+        self.queued += len(part)
+        if self.queued == len(part):
+            self.queue.append(part)
+            return
+        self.tail += part
+        if len(self.tail) >= TAIL_BYTES:
+            self._close_tail()
+
+    def settle(self) -> None:
+        """Copy a view that has to wait: its buffer is larger, and wanted for the next frames."""
+        if self.queue and not self.tail:
+            self.tail += self.queue.pop()
+
+    def _close_tail(self) -> None:
+        if self.tail:
+            self.queue.append(memoryview(self.tail))
+            self.tail = bytearray()
 
 
 class Circuit:
@@ -99,16 +210,19 @@ class Circuit:
         self.gone = False  # closed or reset: nothing of it means anything any more
         self.answer = b""  # what the accepting end says in OPENED
         self.hops = 0
+        self.rate_behind = 0  # of the links behind the neighbour, as OPENED said
         self.listener: Listener | None = None  # None at a relay
         self.first = first
         self.second: Leg | None = None  # relay only: the side toward the target
-        self.moved_us = 0  # when bytes last moved
+        self.reserved = 0  # bytes set aside for it
+        self.moved = 0  # bytes sent on or taken in, since `since_us`
+        self.since_us = 0
         self._owner = owner
 
     @property
     def window(self) -> int:
-        """Bytes of credit granted to each side at the start."""
-        return self._owner.window(self.cls)
+        """Bytes that the neighbour of the first leg may have under way to here."""
+        return self.first.window
 
     def send(self, *parts: Buffer) -> None:
         """Queue bytes; they leave as credit allows. The parts must not change afterwards.
@@ -116,8 +230,13 @@ class Circuit:
         Only while `sendable`: an end that has said END, or was asked to, sends no more.
         """
         assert self.sendable
-        self.first.queue.extend(memoryview(part).cast("B") for part in parts if len(part))
+        self.first.push(memoryview(part).cast("B") for part in parts if len(part))
         self._owner.pump(self, self.first)
+
+    @property
+    def rate(self) -> int:
+        """Bytes a second that the narrowest link on the way is measured to carry; 0: unknown."""
+        return self._owner.rate(self)
 
     @property
     def sendable(self) -> bool:
@@ -127,7 +246,7 @@ class Circuit:
     @property
     def queued(self) -> int:
         """Bytes accepted by `send` and not yet gone."""
-        return sum(len(part) for part in self.first.queue)
+        return self.first.queued
 
     def consumed(self, size: int) -> None:
         """Give `size` bytes of credit back to the sender."""

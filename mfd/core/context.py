@@ -33,16 +33,19 @@ Answer = Stored | StoreFailed | Fetched | FetchFailed | Kept | KeepFailed | Lear
 
 
 class Dice:
-    """Chance as a value: BLAKE3 in counter mode over a seed."""
+    """Chance as a value: BLAKE3 from a seed that every draw replaces.
+
+    What was drawn, keys among it, cannot be found again from what is left.
+    """
 
     def __init__(self, seed: bytes) -> None:
         self._seed = blake3(b"mfd.dice.v1" + seed).digest()
-        self._count = 0
 
     def bytes(self, size: int) -> bytes:
         """Return `size` fresh bytes."""
-        self._count += 1
-        return blake3(self._count.to_bytes(8, "little"), key=self._seed).digest(size)
+        drawn = blake3(b"", key=self._seed).digest(32 + size)
+        self._seed = drawn[:32]
+        return drawn[32:]
 
     def below(self, bound: int) -> int:
         """Return a number in 0..bound-1, near enough to uniform for jitter."""
@@ -120,9 +123,11 @@ class Context:
         chunk: int,
         then: Callable[[int, Buffer], None],
         failed: Callable[[str], None],
+        *,
+        link_bytes_per_s: int = 0,
     ) -> None:
-        """Read one raw chunk, encoded for the wire."""
-        self._out.append(Fetch(self._expect(then, failed), digest, chunk))
+        """Read one raw chunk, encoded for a link of a speed; 0: not known."""
+        self._out.append(Fetch(self._expect(then, failed), digest, chunk, link_bytes_per_s))
 
     def fetch_table(
         self, digest: bytes, then: Callable[[int, Buffer], None], failed: Callable[[str], None]

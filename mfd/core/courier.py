@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from mfd.core.circuit import Circuit
+from mfd.core.circuit import Channel
 from mfd.core.context import Context, Timer
 from mfd.core.frames import Class, ResetCode, Via
 from mfd.core.messages import Kind, Message, Splitter, decode_message, encode_message
-from mfd.core.transfer import Circuits
+from mfd.core.seals import Seals
 from mfd.packet.errors import PacketError
 from mfd.packet.objects import object_digest
 
@@ -33,7 +33,7 @@ class _Line:
 
     def __init__(self, peer: bytes | None) -> None:
         self.peer = peer  # None on an accepted circuit until its first signed message
-        self.circuit: Circuit | None = None
+        self.circuit: Channel | None = None
         self.messages: deque[bytes] = deque()
         self.retry: Timer | None = None
         self.splitter = Splitter()
@@ -47,7 +47,7 @@ class Courier:
     def __init__(
         self,
         ctx: Context,
-        circuits: Callable[[], Circuits],
+        circuits: Callable[[], Seals],
         via: Callable[[bytes, Class], Via | None],
         deliver: Callable[[Message], None],
     ) -> None:
@@ -115,7 +115,7 @@ class Courier:
 
     # circuits.Listener
 
-    def accept(self, circuit: Circuit) -> Courier:
+    def accept(self, circuit: Channel) -> Courier:
         """A thin circuit from somewhere; who it is from, its first message proves."""
         line = _Line(None)
         line.circuit = circuit
@@ -124,13 +124,13 @@ class Courier:
         self._sweep_later()
         return self
 
-    def opened(self, circuit: Circuit) -> None:
+    def opened(self, circuit: Channel) -> None:
         """Send what has waited."""
         line = self._by_circuit[circuit.nonce]
         line.tries = 0
         self._flush(line)
 
-    def received(self, circuit: Circuit, payload: memoryview) -> None:
+    def received(self, circuit: Channel, payload: memoryview) -> None:
         """Cut the stream into messages and deliver those whose signature is right."""
         line = self._by_circuit[circuit.nonce]
         line.used_us = self._ctx.now_us
@@ -155,11 +155,11 @@ class Courier:
         if sender not in self._lines:
             self._lines[sender] = line
 
-    def writable(self, circuit: Circuit) -> None:
+    def writable(self, circuit: Channel) -> None:
         """Go on with what has waited for credit."""
         self._flush(self._by_circuit[circuit.nonce])
 
-    def closed(self, circuit: Circuit, code: ResetCode | None) -> None:
+    def closed(self, circuit: Channel, code: ResetCode | None) -> None:
         """Open again if something still waits."""
         line = self._forget(circuit)
         if line is None or line.peer is None or not line.messages:
@@ -167,7 +167,7 @@ class Courier:
         if self._lines.setdefault(line.peer, line) is line:
             self._retry(line)
 
-    def _forget(self, circuit: Circuit) -> _Line | None:
+    def _forget(self, circuit: Channel) -> _Line | None:
         line = self._by_circuit.pop(circuit.nonce, None)
         if line is not None:
             line.circuit = None

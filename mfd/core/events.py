@@ -35,6 +35,7 @@ __all__ = [
     "Stored",
     "Ticked",
     "Unheld",
+    "Written",
 ]
 
 
@@ -60,6 +61,8 @@ class LinkUp:
     address: str  # what was dialled, or where it came from
     outbound: bool  # we dialled
     cost: int = 100  # metric of the link, unit 10 us, >= 1
+    private: bool = False  # encrypted, and bound to the proven neighbour
+    paced: bool = False  # Written tells what has left on bulk; without it, all leaves at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,14 @@ class DialFailed:
 
     address: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """So many bytes have left on the bulk channel of a link, each frame's length (4) included."""
+
+    link: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +209,7 @@ Event = (
     | LinkDown
     | DialFailed
     | Received
+    | Written
     | Stored
     | StoreFailed
     | Fetched

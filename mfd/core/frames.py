@@ -10,8 +10,9 @@ Source: spec/transfer.md, sections "Frames" and "Limits"; spec/routing.md.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from enum import IntEnum
+from operator import attrgetter
 from typing import Any
 
 import msgpack
@@ -187,6 +188,9 @@ _TYPES: dict[type[Any], int] = {
 }
 
 
+_FIELDS = {kind: attrgetter(*kind.__dataclass_fields__) for kind in _TYPES}
+
+
 def encode_data(circuit: int) -> bytes:
     """Head of a DATA frame; the payload follows as its own part."""
     return bytes((DATA_TYPE,)) + circuit.to_bytes(4, "little")
@@ -195,8 +199,17 @@ def encode_data(circuit: int) -> bytes:
 def encode_frame(frame: Frame) -> bytes:
     """One whole control frame."""
     assert not isinstance(frame, Data)
-    fields: Any = frame.body if isinstance(frame, Update | SeqnoRequest) else astuple(frame)
+    fields: Any = frame.body if isinstance(frame, Update | SeqnoRequest) else _values(frame)
     return bytes((_TYPES[type(frame)],)) + bytes(msgpack.packb(fields))
+
+
+def _values(frame: Any) -> list[Any]:
+    """The fields of a frame, in order; `dataclasses.astuple` would copy each of them deeply."""
+    values = _FIELDS[type(frame)](frame)
+    fields = list(values) if isinstance(values, tuple) else [values]
+    if isinstance(frame, Open) and frame.via is not None:
+        fields[2] = [frame.via.name, frame.via.holder, frame.via.seqno, frame.via.metric]
+    return fields
 
 
 def decode_frame(buffer: Buffer) -> Frame:

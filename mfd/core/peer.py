@@ -12,7 +12,7 @@ from functools import partial
 from typing import assert_never
 
 from mfd.core import ways
-from mfd.core.circuit import Circuit, Listener
+from mfd.core.circuit import Channel, Listener
 from mfd.core.config import Config
 from mfd.core.context import Context
 from mfd.core.courier import Courier
@@ -41,6 +41,7 @@ from mfd.core.events import (
     StoreFailed,
     Ticked,
     Unheld,
+    Written,
 )
 from mfd.core.exchange import Exchange
 from mfd.core.frames import (
@@ -69,9 +70,10 @@ from mfd.core.messages import Kind, Message
 from mfd.core.notices import Notices
 from mfd.core.reception import Reception
 from mfd.core.routing import Routes, Source
-from mfd.core.status import LinkStatus, Status, WalkerStatus
+from mfd.core.seals import Sealer, Seals
+from mfd.core.status import LinkStatus, Status
 from mfd.core.transfer import Circuits
-from mfd.core.walkers import Walkers
+from mfd.core.walkers import Walkers, walker_status
 from mfd.packet.errors import PacketError
 from mfd.packet.objects import object_digest
 from mfd.packet.signing import Signer, Verifier
@@ -82,17 +84,26 @@ __all__ = ["Peer"]
 class Peer:
     """One peer as a value machine: same state, event, time and dice give the same effects."""
 
-    def __init__(self, *, signer: Signer, verify: Verifier, config: Config, seed: bytes) -> None:
+    def __init__(
+        self,
+        *,
+        signer: Signer,
+        verify: Verifier,
+        config: Config,
+        seed: bytes,
+        sealer: Sealer | None = None,
+    ) -> None:
         self._ctx = ctx = Context(signer=signer, verify=verify, config=config, seed=seed)
         self.id = signer.public_key
         self._holdings: dict[str, int] = {}
         self._routes: Routes | None = None  # until the store is open
         self._announced = False
         self._members = Membership(ctx)
-        self._circuits = Circuits(ctx, self._next_hop, self._accept)
+        self._seals = Seals(ctx, lambda: self._circuits, sealer, self._accept)
+        self._circuits = Circuits(ctx, self._next_hop, self._seals.accept)
         self._walkers = Walkers(ctx)
-        self._courier = Courier(ctx, lambda: self._circuits, self._via, self._deliver)
-        self._exchange = Exchange(ctx, lambda: self._circuits, self._via)
+        self._courier = Courier(ctx, lambda: self._seals, self._via, self._deliver)
+        self._exchange = Exchange(ctx, lambda: self._seals, self._via)
         self._leases = Leases(ctx, self._walkers, self._courier)
         self._handover = Handover(ctx, self._walkers, self._courier, self._exchange, self._leases)
         self._reception = Reception(ctx, self._walkers, self._courier, self._exchange, self._leases)
@@ -135,6 +146,8 @@ class Peer:
         match event:
             case Received(link=link, frame=buffer):
                 self._received(link, buffer)
+            case Written(link=link, size=size):
+                self._circuits.written(link, size)
             case Ticked():
                 pass  # the timers have run
             case (Stored() | StoreFailed() | Fetched() | FetchFailed() | Kept() | KeepFailed()) | (
@@ -244,7 +257,9 @@ class Peer:
             self._ctx.emit(Close(up.link, "this peer has links_max links"))
             return
         self._members.link_up(up)
-        self._circuits.link_up(up.link, up.peer, outbound=up.outbound)
+        self._circuits.link_up(
+            up.link, up.peer, outbound=up.outbound, paced=up.paced, private=up.private
+        )
         self._known_routes().link_up(up.link, up.cost, self._ctx.now_us, peer=up.peer)
 
     def _link_down(self, link: int, reason: str) -> None:
@@ -265,10 +280,8 @@ class Peer:
 
     def _frame(self, link: int, frame: Frame) -> None:
         match frame:
-            case Data():
-                self._circuits.on_data(link, frame)
-            case Credit():
-                self._circuits.on_credit(link, frame)
+            case Data() | Credit() | Open() | Opened() | End() | Reset():
+                self._circuits.on_frame(link, frame)
             case Ping():
                 self._members.on_ping(link, frame)
             case Pong():
@@ -279,14 +292,6 @@ class Peer:
                 self._known_routes().update(link, body, self._ctx.now_us)
             case SeqnoRequest(body=body):
                 self._known_routes().request(link, body, self._ctx.now_us)
-            case Open():
-                self._circuits.on_open(link, frame)
-            case Opened():
-                self._circuits.on_opened(link, frame)
-            case End():
-                self._circuits.on_end(link, frame)
-            case Reset():
-                self._circuits.on_reset(link, frame)
             case _:
                 assert_never(frame)
 
@@ -301,10 +306,10 @@ class Peer:
     def _holders(self, names: Sequence[str]) -> list[Source]:
         return ways.holders(self._known_routes(), names)
 
-    def _accept(self, circuit: Circuit, handshake: bytes) -> Listener:
+    def _accept(self, circuit: Channel, hello: bytes) -> Listener:
         if circuit.cls is Class.THIN:
             return self._courier.accept(circuit)
-        return self._exchange.accept(circuit, handshake)
+        return self._exchange.accept(circuit, hello)
 
     # custody
 
@@ -370,7 +375,7 @@ class Peer:
             network=self._ctx.config.network,
             links=links,
             routes=self._routes.snapshot() if self._routes else (),
-            walkers=tuple(_walker_status(w) for w in self._walkers),
+            walkers=tuple(walker_status(w) for w in self._walkers),
             holdings=dict(self._holdings),
             circuits=len(self._circuits),
             objects=len(self._walkers.objects),
@@ -381,19 +386,3 @@ class Peer:
         """The newest version of a walker kept here, whatever this peer's role."""
         walker = self._walkers.get(walker_id)
         return walker.version if walker else None
-
-
-def _walker_status(walker: Walker) -> WalkerStatus:
-    manifest = walker.version.manifest if walker.version else None
-    return WalkerStatus(
-        walker=walker.id.hex(),
-        role=walker.role.value,
-        activity=walker.activity,
-        mode=walker.plan.mode,
-        epoch=walker.high_water[0],
-        hop=walker.high_water[2],
-        seq=manifest.seq if manifest else 0,
-        lap=manifest.progress.lap if manifest else 0,
-        laps=walker.plan.laps,
-        home=walker.plan.home.hex(),
-    )

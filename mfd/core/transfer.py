@@ -11,7 +11,8 @@ from functools import partial
 
 from mfd.core.circuit import Accept, Circuit, Leg, Listener, NextHop, Refusal
 from mfd.core.context import Context
-from mfd.core.effects import Channel, Send
+from mfd.core.credit import Bucket
+from mfd.core.flow import Flow
 from mfd.core.frames import (
     Class,
     Credit,
@@ -22,7 +23,6 @@ from mfd.core.frames import (
     Reset,
     ResetCode,
     Via,
-    encode_data,
     encode_frame,
 )
 
@@ -30,34 +30,44 @@ __all__ = ["Circuits"]
 
 HOPS_MAX = 64
 CREDIT_BYTES_MAX = (1 << 31) - 1  # more says nothing
-_CHANNELS: dict[Class, Channel] = {Class.THIN: "control", Class.BULK: "bulk"}
+BUSY_RETRY_US = 1_000_000
 
 
-class Circuits:
+class Circuits(Flow):
     """All circuits that end at or pass through this peer."""
 
     def __init__(self, ctx: Context, next_hop: NextHop, accept: Accept) -> None:
-        self._ctx = ctx
+        super().__init__(ctx)
         self._next_hop = next_hop
         self._accept = accept
         self._links: dict[int, dict[int, Circuit]] = {}  # link -> label -> circuit
         self._labels: dict[int, int] = {}  # link -> next own label, odd where we dialled
         self._neighbours: dict[bytes, int] = {}
         self._nonces: set[bytes] = set()
+        self._opens: dict[int, Bucket] = {}
+        self._private: set[int] = set()  # links that nobody but the neighbour can read
         self._sweeping = False
-
-    def window(self, cls: Class) -> int:
-        """Bytes of credit granted for each direction of a circuit."""
-        config = self._ctx.config
-        return config.thin_window_bytes if cls is Class.THIN else config.bulk_window_bytes
 
     def __len__(self) -> int:
         return len(self._nonces)
 
     # links
 
-    def link_up(self, link: int, peer: bytes, *, outbound: bool) -> None:
-        """A neighbour is there."""
+    def link_up(
+        self,
+        link: int,
+        peer: bytes,
+        *,
+        outbound: bool,
+        paced: bool = False,
+        private: bool = False,
+    ) -> None:
+        """A neighbour is there; `paced` and `private` as in `LinkUp`."""
+        config = self._ctx.config
+        self._flow_over(link, paced=paced)
+        self._opens[link] = Bucket(config.opens_per_s, config.opens_burst, self._ctx.now_us)
+        if private:
+            self._private.add(link)
         self._links[link] = {}
         self._labels[link] = 1 if outbound else 2
         self._neighbours[peer] = link
@@ -66,10 +76,21 @@ class Circuits:
         """A neighbour is gone, and with it every circuit over the link."""
         broken = list(self._links.pop(link, {}).values())
         self._labels.pop(link, None)
+        self._opens.pop(link, None)
+        self._private.discard(link)
+        self._flow_ends(link)
         self._neighbours = {p: n for p, n in self._neighbours.items() if n != link}
         # last, because who listens may open a circuit at once: the link must be out of the tables
         for circuit in broken:
             self.drop(circuit, ResetCode.LINK_DOWN, origin=link)
+
+    def is_private(self, target: bytes) -> bool:
+        """Whether a peer is a neighbour over a link that nobody else can read."""
+        return self._neighbours.get(target) in self._private
+
+    def came_private(self, circuit: Circuit) -> bool:
+        """Whether a circuit that was opened here came from such a neighbour itself."""
+        return circuit.hops == 1 and circuit.first.link in self._private
 
     # ends
 
@@ -104,16 +125,35 @@ class Circuits:
 
     def _add(self, link: int, label: int, cls: Class, nonce: bytes) -> Circuit:
         circuit = Circuit(self, cls, nonce, Leg(link, label))
-        circuit.moved_us = self._ctx.now_us
+        circuit.since_us = self._ctx.now_us
+        if label % 2 != self._labels[link] % 2:  # opened over there: what may come is set aside
+            circuit.reserved = self._asked(link, cls)
+            self._reserve.take(link, circuit.reserved)
         self._links[link][label] = circuit
         self._nonces.add(nonce)
         self._ctx.after(self._ctx.config.opening_us, partial(self._opening_over, circuit))
         if not self._sweeping:
             self._sweeping = True
-            self._ctx.after(self._ctx.config.stalled_us // 2, self._sweep)
+            self._ctx.after(self._ctx.config.stalled_us // 4, self._sweep)
         return circuit
 
     # frames
+
+    def on_frame(self, link: int, frame: Open | Opened | Data | Credit | End | Reset) -> None:
+        """Take in what a neighbour says of a circuit."""
+        match frame:
+            case Data():
+                self.on_data(link, frame)
+            case Credit():
+                self.on_credit(link, frame)
+            case Open():
+                self.on_open(link, frame)
+            case Opened():
+                self.on_opened(link, frame)
+            case End():
+                self.on_end(link, frame)
+            case Reset():
+                self.on_reset(link, frame)
 
     def on_open(self, link: int, frame: Open) -> None:
         """A neighbour wants a circuit to us or through us."""
@@ -161,7 +201,8 @@ class Circuits:
         thin = frame.cls is Class.THIN
         if same >= (config.thin_per_link_max if thin else config.bulk_per_link_max):
             return ResetCode.BUSY
-        return None
+        lent = self._reserve.could(link, self._asked(link, frame.cls))
+        return None if lent and self._opens[link].take(self._ctx.now_us) else ResetCode.BUSY
 
     def _open_here(self, link: int, frame: Open) -> None:
         circuit = self._add(link, frame.circuit, frame.cls, frame.nonce)
@@ -184,12 +225,13 @@ class Circuits:
         circuit.open, circuit.hops = True, frame.hops
         self._grant(circuit, leg)
         if circuit.second is None:
-            circuit.answer = frame.handshake
+            circuit.answer, circuit.rate_behind = frame.handshake, frame.rate
             if circuit.listener is not None:
                 circuit.listener.opened(circuit)
             return
         first = circuit.first
-        onward = Opened(first.label, frame.handshake, frame.hops + 1, frame.rtt_us, frame.rate)
+        beyond = self._beyond(link, frame)
+        onward = Opened(first.label, frame.handshake, frame.hops + 1, *beyond)
         self._ctx.send(first.link, encode_frame(onward))
         self._grant(circuit, first)
 
@@ -205,11 +247,12 @@ class Circuits:
             self.drop(circuit, ResetCode.REFUSED, origin=None, tell=True)
             return
         leg.room -= size
-        circuit.moved_us = self._ctx.now_us
+        self._measure(circuit, leg, size)
         other = self._other(circuit, leg)
         if other is not None:
-            other.queue.append(frame.payload)
+            other.pass_on(frame.payload)
             self.pump(circuit, other)
+            other.settle()
         elif circuit.listener is not None:
             circuit.listener.received(circuit, frame.payload)
 
@@ -218,10 +261,11 @@ class Circuits:
         circuit, leg = self._find(link, frame.circuit)
         if circuit is None or leg is None:
             return
+        if not leg.least:  # the whole window: more than half of it comes back in any case (T-05)
+            leg.least = min(frame.amount // 2, self._ctx.config.data_bytes_max)
         leg.credit = min(leg.credit + frame.amount, CREDIT_BYTES_MAX)
         self.pump(circuit, leg)
-        if circuit.listener is not None and circuit.sendable and not leg.queue:
-            circuit.listener.writable(circuit)
+        self._dry(circuit, leg)
 
     def on_end(self, link: int, frame: End) -> None:
         """The other side has said all."""
@@ -253,48 +297,6 @@ class Circuits:
             return circuit, circuit.first
         return circuit, circuit.second
 
-    @staticmethod
-    def _other(circuit: Circuit, leg: Leg) -> Leg | None:
-        if circuit.second is None:
-            return None
-        return circuit.second if leg is circuit.first else circuit.first
-
-    def _grant(self, circuit: Circuit, leg: Leg) -> None:
-        leg.room += circuit.window
-        self._ctx.send(leg.link, encode_frame(Credit(leg.label, circuit.window)))
-
-    def give_back(self, circuit: Circuit, leg: Leg, size: int) -> None:
-        """Return credit for bytes that have left this peer, a quarter of a window at a time."""
-        leg.owed += size
-        if leg.owed * 4 >= circuit.window and not leg.ended_in and not circuit.gone:
-            leg.room += leg.owed
-            self._ctx.send(leg.link, encode_frame(Credit(leg.label, leg.owed)))
-            leg.owed = 0
-
-    def pump(self, circuit: Circuit, leg: Leg) -> None:
-        """Send what is queued on a leg, as far as its credit goes."""
-        limit = self._ctx.config.data_bytes_max
-        source = self._other(circuit, leg)
-        while leg.queue and leg.credit and not circuit.gone:
-            part = leg.queue[0]
-            piece = part[: min(leg.credit, limit)]
-            if len(piece) == len(part):
-                leg.queue.popleft()
-            else:
-                leg.queue[0] = part[len(piece) :]
-            leg.credit -= len(piece)
-            circuit.moved_us = self._ctx.now_us
-            channel = _CHANNELS[circuit.cls]
-            self._ctx.emit(Send(leg.link, channel, (encode_data(leg.label), piece)))
-            if source is not None:
-                self.give_back(circuit, source, len(piece))
-        if leg.ending and not leg.queue and not leg.ended_out and circuit.open:
-            leg.ended_out = True
-            # END must not overtake DATA, so it takes the channel of the circuit's class
-            channel = _CHANNELS[circuit.cls]
-            self._ctx.emit(Send(leg.link, channel, (encode_frame(End(leg.label)),)))
-        self._close_if_ended(circuit)
-
     def _close_if_ended(self, circuit: Circuit) -> None:
         legs = [leg for leg in (circuit.first, circuit.second) if leg is not None]
         if not circuit.gone and all(leg.ended_in and leg.ended_out for leg in legs):
@@ -321,13 +323,17 @@ class Circuits:
 
     def _forget(self, circuit: Circuit) -> None:
         circuit.gone = True
+        if circuit.reserved:
+            self._reserve.give(circuit.first.link, circuit.reserved)
+            circuit.reserved = 0
         self._nonces.discard(circuit.nonce)
         for leg in (circuit.first, circuit.second):
             if leg is not None:
                 self._links.get(leg.link, {}).pop(leg.label, None)
 
     def _send_reset(self, link: int, label: int, code: ResetCode) -> None:
-        self._ctx.send(link, encode_frame(Reset(label, code, 0)))
+        retry_us = BUSY_RETRY_US if code is ResetCode.BUSY else 0
+        self._ctx.send(link, encode_frame(Reset(label, code, retry_us)))
 
     def _opening_over(self, circuit: Circuit) -> None:
         if not circuit.open:
@@ -339,9 +345,11 @@ class Circuits:
         seen = {id(c): c for table in self._links.values() for c in table.values()}
         for circuit in seen.values():
             legs = (circuit.first, circuit.second)
-            waiting = any(leg is not None and (leg.queue or leg.ending) for leg in legs)
-            if (waiting or circuit.cls is Class.BULK) and circuit.moved_us < limit:
+            waiting = any(leg is not None and (leg.queued or leg.ending) for leg in legs)
+            if not waiting and circuit.cls is Class.THIN:
+                circuit.since_us = self._ctx.now_us
+            elif circuit.since_us < limit:
                 self.drop(circuit, ResetCode.STALLED, origin=None, tell=True)
         self._sweeping = bool(self._nonces)
         if self._sweeping:
-            self._ctx.after(self._ctx.config.stalled_us // 2, self._sweep)
+            self._ctx.after(self._ctx.config.stalled_us // 4, self._sweep)

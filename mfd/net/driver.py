@@ -49,6 +49,7 @@ from mfd.core.events import (
 from mfd.core.status import Status
 from mfd.net.addresses import Address, join_line, parse_address, parse_listen
 from mfd.net.disk import Disk
+from mfd.net.emulation import Wire
 from mfd.net.handshake import Terms
 from mfd.net.injection import InjectionError, pack_model, receive
 from mfd.net.jobs import Jobs
@@ -96,7 +97,8 @@ class Node:
     """A running peer, as an async context manager. Implements `mfd.web.face.Face`.
 
     `state` is its folder, `listen` the one address for links and HTTP, `holdings` maps data names
-    to their addresses for the trainer, `costs` see `Transport`, `on_report` gets each new report.
+    to their addresses for the trainer, `costs` and `emulate` see `Transport`, `on_report` gets each
+    new report.
     Raises: NodeError on entering.
     """
 
@@ -114,6 +116,7 @@ class Node:
         routes: Sequence[web.AbstractRouteDef] = (),
         tls: Tls | None = None,
         costs: Mapping[str, int] | None = None,
+        emulate: Mapping[str, Wire] | None = None,
         on_report: Callable[[Json], None] | None = None,
     ) -> None:
         self._core = core
@@ -127,11 +130,13 @@ class Node:
         self._routes = list(routes)
         self._tls = tls
         self._costs = costs
+        self._emulate = emulate
         self._reports = Reports(on_report)
         self._events: deque[Event] = deque()
         self._busy = False
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
+        self._armed_us = 0  # when it rings
         self._started = time.monotonic()
         self._address: Address | None = None
 
@@ -150,9 +155,9 @@ class Node:
             self._keys,
             self._terms,
             self.post,
-            config=self._config,
             tls=self._tls,
             costs=self._costs,
+            emulate=self._emulate,
         )
         try:
             await self._disk.open(self._state)
@@ -255,14 +260,20 @@ class Node:
         self._drain()
 
     def _arm(self) -> None:
-        """Set the one timer to the core's deadline."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Set the one timer to the core's deadline; one that rings early does no harm."""
         deadline = self._core.deadline_us()
-        if deadline is not None and not self._stopped and not self.failed.done():
-            delay = max(0, deadline - _now_us()) / 1e6
-            self._timer = self._loop.call_later(delay, self.post, Ticked())
+        if deadline is None or self._stopped or self.failed.done():
+            return
+        if self._timer is not None:
+            if self._armed_us <= deadline:
+                return
+            self._timer.cancel()
+        self._armed_us = deadline
+        self._timer = self._loop.call_later(max(0, deadline - _now_us()) / 1e6, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self.post(Ticked())
 
     def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:

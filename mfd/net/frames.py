@@ -14,18 +14,44 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
+from mfd.net.outlet import GATHER_BYTES, DirectOutlet, Outlet, TransportOutlet
 from mfd.packet.objects import Buffer
 
-__all__ = ["BUFFER_BYTES", "FRAME_BYTES_MAX", "LENGTH_BYTES", "BufferPool", "FrameConnection"]
+__all__ = [
+    "BUFFER_BYTES",
+    "FRAME_BYTES_MAX",
+    "LENGTH_BYTES",
+    "BufferPool",
+    "Frame",
+    "FrameConnection",
+    "Gate",
+]
 
 LENGTH_BYTES = 4
 FRAME_BYTES_MAX = (64 << 10) + (1 << 10)  # the core's largest payload and room for its head
 BUFFER_BYTES = 256 << 10  # three whole frames and a bit: little is moved when a buffer is full
-JOIN_BYTES_MAX = 2048  # parts up to here are joined: copying them costs less than a system call
+COPY_BYTES_MAX = 32 << 10  # smaller parts that must wait are copied: a view keeps a whole buffer
 UNSENT_BYTES = 32 << 10  # TCP_NOTSENT_LOWAT on bulk
-WRITE_HIGH_BYTES = 64 << 10  # in asyncio's own buffer, before frames wait here
 FLUSH_SECONDS = 1.0  # a neighbour that does not read is not waited for any longer
+
+
+_LANES = {1: 0, 2: 0, 19: 0, 21: 0, 18: 2, 20: 2}  # by type of frame (spec/transfer.md)
+
+Frame = tuple[Buffer, ...]  # its length, then its parts
+
+
+class Gate(Protocol):
+    """Something that frames pass on their way to the socket."""
+
+    def take(self, connection: FrameConnection, frame: Frame, size: int) -> None:
+        """Write the frame with `write_frame` when its time has come."""
+        ...
+
+    def waiting(self, connection: FrameConnection) -> int:
+        """Bytes of a connection that have not come through."""
+        ...
 
 
 class BufferPool:
@@ -86,13 +112,16 @@ class FrameConnection(asyncio.BufferedProtocol):
         self._buffer = pool.take()
         self._start = self._end = 0  # what was received and not yet taken
         self._on_frame: Callable[[memoryview], None] | None = None
-        self._queue: deque[Buffer] = deque()
+        self.on_written: Callable[[int], None] = _ignore  # bytes that the system has taken
+        self.beside: FrameConnection | None = None  # the other connection of the link
+        self.gate: Gate | None = None  # delays what is sent, where a link is emulated
+        self._lanes: tuple[deque[Frame], ...] = (deque(), deque(), deque())
         self._queue_bytes = 0
-        self._writable = True
         self._closing = False
         self._reason = ""
         self._transport = transport
-        transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self._plain = TransportOutlet(transport, self._wrote)
+        self._outlet: Outlet = self._plain
         transport.set_protocol(self)
         transport.resume_reading()  # aiohttp's client pauses it when the response has no body
 
@@ -178,8 +207,10 @@ class FrameConnection(asyncio.BufferedProtocol):
             self._below.connection_lost(exc)
             self._below = None
         self._on_frame = None
-        self._queue.clear()
+        for lane in self._lanes:
+            lane.clear()
         self._queue_bytes = 0
+        self._outlet.close()
         self._pool.give(self._buffer)
         broken = f"the connection broke: {exc}" if exc else "the connection closed"
         if not self.lost.done():
@@ -188,7 +219,7 @@ class FrameConnection(asyncio.BufferedProtocol):
     # writing
 
     def send(self, parts: Sequence[Buffer]) -> None:
-        """Write one frame, or let it wait in order; never blocks.
+        """Write one frame, or let it wait for its turn; never blocks.
 
         A queue above `queue_bytes_max` ends the connection: the neighbour does not read.
         """
@@ -196,46 +227,80 @@ class FrameConnection(asyncio.BufferedProtocol):
             return
         size = sum(map(len, parts))
         assert 0 < size <= self.frame_bytes_max, f"frame of {size} bytes"
+        frame = (size.to_bytes(LENGTH_BYTES, "little"), *parts)
         self.bytes_out += LENGTH_BYTES + size
-        gathered = size.to_bytes(LENGTH_BYTES, "little")
-        for part in parts:
-            if len(gathered) + len(part) <= JOIN_BYTES_MAX:
-                gathered += part
-                continue
-            if gathered:
-                self._write(gathered)
-            self._write(part)
-            gathered = b""
-        if gathered:
-            self._write(gathered)
+        if self.gate is not None:
+            self.gate.take(self, frame, LENGTH_BYTES + size)
+        else:
+            self.write_frame(frame, LENGTH_BYTES + size)
+
+    def write_frame(self, frame: Frame, size: int) -> None:
+        """Write a frame of `size` bytes, its length included, or queue it in its lane.
+
+        On bulk, frames of one turn of the loop are written together: a system call costs as much as
+        copying 64 KiB.
+        """
+        if self._outlet.ready and not self._queue_bytes:
+            if not self.is_bulk:
+                self._outlet.write(frame)
+                self._close_if_done()
+                return
+            asyncio.get_running_loop().call_soon(self._flush)
+        if self._outlet.ready:  # for this turn
+            kept = frame
+        else:
+            kept = tuple(bytes(part) if len(part) < COPY_BYTES_MAX else part for part in frame)
+        self._lanes[1 if self.is_bulk else _lane(frame)].append(kept)
+        self._queue_bytes += size
         if self._queue_bytes > self.queue_bytes_max:
             self.abort(f"the neighbour does not read: {self._queue_bytes} bytes wait for it")
 
-    def _write(self, part: Buffer) -> None:
-        if self._writable and not self._queue:
-            self._transport.write(part)
-        else:
-            self._queue.append(part)
-            self._queue_bytes += len(part)
+    def _flush(self) -> None:
+        """Write what waits, in the order of service, a gathering at a time."""
+        while self._queue_bytes and self._outlet.ready:
+            parts: list[Buffer] = []
+            size = 0
+            for lane in self._lanes:
+                while lane and size < GATHER_BYTES:
+                    frame = lane.popleft()
+                    parts += frame
+                    size += sum(map(len, frame))
+            self._queue_bytes -= size
+            self._outlet.write(parts)
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        """Close once nothing waits, here and beside: the end of one is the end of both."""
+        pair = (self,) if self.beside is None else (self, self.beside)
+        if all(connection.lost.done() or connection._is_done() for connection in pair):
+            for connection in pair:
+                connection._transport.close()
+
+    def _is_done(self) -> bool:
+        return self._closing and not self.waiting_bytes and self._outlet.ready
+
+    def _wrote(self, size: int) -> None:
+        if self.gate is None:  # else it tells itself when frames leave it
+            self.on_written(size)
 
     def pause_writing(self) -> None:
-        """Let frames wait here while the socket is full."""
-        self._writable = False
+        """Let frames wait here while the transport is full."""
+        self._plain.pause()
 
     def resume_writing(self) -> None:
         """Go on where the queue stands."""
-        self._writable = True
-        while self._queue and self._writable:
-            part = self._queue.popleft()
-            self._queue_bytes -= len(part)
-            self._transport.write(part)
-        if self._closing and not self._queue:
-            self._transport.close()
+        self._plain.resume()
+        self._flush()
 
     @property
     def queue_bytes(self) -> int:
-        """What waits here, asyncio's own buffer not counted."""
+        """What waits here, the system's buffers not counted."""
         return self._queue_bytes
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits here and in the gate."""
+        return self._queue_bytes + (self.gate.waiting(self) if self.gate is not None else 0)
 
     # options and the end
 
@@ -248,6 +313,10 @@ class FrameConnection(asyncio.BufferedProtocol):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if bulk and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        if self._transport.get_extra_info("ssl_object") is None and self._plain.idle:
+            self._outlet = DirectOutlet(
+                sock.dup(), wrote=self._wrote, drained=self._flush, broke=self.abort
+            )
 
     def close(self, reason: str) -> None:
         """End the connection after what was sent on it, or a second later without it."""
@@ -255,8 +324,7 @@ class FrameConnection(asyncio.BufferedProtocol):
             return
         self._reason = self._reason or reason
         self._closing = True
-        if not self._queue:
-            self._transport.close()
+        self._close_if_done()
         if not self.lost.done():
             timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._transport.abort)
             self.lost.add_done_callback(lambda _: timer.cancel())
@@ -266,6 +334,7 @@ class FrameConnection(asyncio.BufferedProtocol):
         self._reason = self._reason or reason
         self._closing = True
         self._on_frame = None
+        self._outlet.close()
         self._transport.abort()
 
 
@@ -276,5 +345,10 @@ def _format_address(name: object) -> str:
     return "unknown"
 
 
-def _ignore(_frame: memoryview) -> None:
-    """Take a frame and do nothing with it."""
+def _ignore(_: object) -> None:
+    """Take a frame, or a number, and do nothing with it."""
+
+
+def _lane(frame: Frame) -> int:
+    """Order of service (L-20): heartbeat, CREDIT, RESET; other control; bytes of circuits."""
+    return _LANES.get(frame[1][0], 1)

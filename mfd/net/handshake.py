@@ -8,6 +8,7 @@ Source: spec/link.md section 2 (L-06 to L-13).
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
@@ -159,15 +160,17 @@ class Dialler(_Side):
         nonce: bytes,
         certificate: bytes = b"",
         expected: bytes | None = None,
+        caps: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(signer, verify, terms, certificate=certificate, nonce=nonce)
         self._expected = expected
+        self._caps = dict(caps or {})
         self._hello = b""
 
     def hello(self) -> bytes:
         """Return HELLO_C."""
         me, network = self._signer.public_key, self._terms.network
-        self._hello = _pack([_HELLO_C, list(VERSIONS), network, me, self._nonce, {}])
+        self._hello = _pack([_HELLO_C, list(VERSIONS), network, me, self._nonce, self._caps])
         return self._hello
 
     def answer(self, message: bytes) -> bytes:
@@ -215,6 +218,7 @@ class Listener(_Side):
         certificate: bytes = b"",
     ) -> None:
         super().__init__(signer, verify, terms, certificate=certificate, nonce=nonce)
+        self.caps: dict[str, int] = {}  # what the dialler told besides
 
     def answer(self, message: bytes) -> bytes:
         """Check HELLO_C; return HELLO_S. Raises: Refused."""
@@ -237,7 +241,7 @@ class Listener(_Side):
         me = self._signer.public_key
         if peer == me:
             raise Refused(Refusal.SELF)
-        self.peer = peer
+        self.peer, self.caps = peer, caps
         hello = _pack([max(shared), me, self._nonce, {}])
         self._seal((peer, nonce), (me, self._nonce), hellos=(message, hello))
         return _pack([_HELLO_S, hello, *self._prove(b"S")])

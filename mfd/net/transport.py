@@ -8,6 +8,7 @@ Source: spec/link.md.
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -18,14 +19,15 @@ from functools import partial
 import aiohttp
 from aiohttp import web
 
-from mfd.core.config import Config
 from mfd.core.effects import Send
 from mfd.core.events import DialFailed, Event, LinkDown, LinkUp, Received
 from mfd.net import handshake
 from mfd.net.addresses import Address, parse_address
-from mfd.net.frames import FRAME_BYTES_MAX, BufferPool, FrameConnection
+from mfd.net.emulation import Emulation, Wire
+from mfd.net.frames import BufferPool, FrameConnection
 from mfd.net.handshake import Refusal, Refused, Terms
 from mfd.net.keys import KeyPair, verify
+from mfd.net.links import Link, bytes_of
 from mfd.net.tls import Tls
 
 __all__ = ["PATH", "UPGRADE", "Link", "Transport"]
@@ -34,27 +36,8 @@ PATH = "/mfd/link"
 UPGRADE = "mfd/1"
 HANDSHAKE_SECONDS = 5.0
 UNFINISHED_PER_ADDRESS_MAX = 8
-CONTROL_QUEUE_BYTES_MAX = 1 << 20
 COST_DEFAULT = 100  # 1 ms
 _HEADERS = {"Upgrade": UPGRADE, "Connection": "Upgrade"}
-
-
-@dataclass(eq=False, slots=True)
-class Link:
-    """A neighbour and the two connections to it."""
-
-    number: int
-    peer: bytes
-    address: str
-    outbound: bool
-    control: FrameConnection
-    bulk: FrameConnection
-
-    def close(self, reason: str) -> None:
-        """End both connections after what was sent on them."""
-        for connection in (self.control, self.bulk):
-            connection.discard()
-            connection.close(reason)
 
 
 @dataclass(eq=False, slots=True)
@@ -65,13 +48,16 @@ class _Pending:
     source: str
     token: bytes
     control: FrameConnection
+    wire: Wire | None  # what the dialler wants emulated
     bound: asyncio.Future[None]
 
 
 class Transport:
     """All links of one peer. Posts LinkUp, LinkDown, DialFailed and Received.
 
-    `costs` maps a peer id in hexadecimal, or an address as dialled, to a link cost in 10 us units.
+    `costs` maps a peer id in hexadecimal, or an address as dialled, to a link cost in 10 us units;
+    `emulate` maps an address as dialled to what its link is to be like. Without it, what a dialler
+    tells of emulation is ignored.
     """
 
     def __init__(
@@ -80,9 +66,9 @@ class Transport:
         terms: Terms,
         post: Callable[[Event], None],
         *,
-        config: Config,
         tls: Tls | None = None,
         costs: Mapping[str, int] | None = None,
+        emulate: Mapping[str, Wire] | None = None,
     ) -> None:
         self.links: dict[int, Link] = {}
         self._ended = Counter[str]()  # bytes over connections that have ended
@@ -91,9 +77,8 @@ class Transport:
         self._post = post
         self._tls = tls
         self._costs = costs or {}
+        self._emulate = emulate
         self._pool = BufferPool()
-        credit = config.bulk_per_link_max * 2 * (config.bulk_window_bytes + (8 << 10))
-        self._bulk_queue_bytes_max = credit + (1 << 20)
         self._connections: set[FrameConnection] = set()
         self._unfinished: Counter[str] = Counter()
         self._pending: dict[bytes, _Pending] = {}
@@ -155,7 +140,9 @@ class Transport:
         if self._yields(side.peer, outbound=False):
             raise Refused(Refusal.DUPLICATE)
         bound = asyncio.get_running_loop().create_future()
-        self._pending[token] = pending = _Pending(side.peer, source, token, connection, bound)
+        wire = None if self._emulate is None else Wire.of_caps(side.caps)
+        pending = _Pending(side.peer, source, token, connection, wire, bound)
+        self._pending[token] = pending
         connection.send([answer])
         return pending
 
@@ -177,7 +164,9 @@ class Transport:
             raise Refused(Refusal.DUPLICATE)
         bulk.send([handshake.bound()])
         pending.bound.set_result(None)
-        self._stand(pending.peer, pending.control.remote, pending.control, bulk, outbound=False)
+        connections = (pending.control, bulk)
+        remote, wire = pending.control.remote, pending.wire
+        self._stand(pending.peer, remote, connections, outbound=False, wire=wire)
 
     # the dialling end
 
@@ -218,6 +207,7 @@ class Transport:
         self._post(DialFailed(text, reason))
 
     async def _connect(self, address: Address, text: str, opened: list[FrameConnection]) -> None:
+        wire = (self._emulate or {}).get(text)
         control, certificate = await self._open(address, opened)
         side = handshake.Dialler(
             self._keys,
@@ -226,6 +216,7 @@ class Transport:
             nonce=_fresh(),
             certificate=certificate,
             expected=address.peer,
+            caps=wire.caps() if wire else None,
         )
         control.send([side.hello()])
         answer = side.answer(await control.receive())
@@ -239,7 +230,7 @@ class Transport:
         bulk.send([handshake.bind_bulk(token)])
         handshake.read_bound(await bulk.receive())
         self._dials.pop(text, None)  # before the core is told, as where a dial fails
-        self._stand(side.peer, text, control, bulk, outbound=True)
+        self._stand(side.peer, text, (control, bulk), outbound=True, wire=wire)
 
     async def _open(
         self, address: Address, opened: list[FrameConnection]
@@ -282,18 +273,18 @@ class Transport:
 
     def _forget(self, connection: FrameConnection) -> None:
         self._connections.discard(connection)
-        self._ended += _bytes_of(connection)
+        self._ended += bytes_of(connection)
 
     def link_counters(self) -> dict[int, dict[str, int]]:
         """Bytes over the links that stand, by link, channel and direction."""
         return {
-            link.number: dict(_bytes_of(link.control) + _bytes_of(link.bulk))
+            link.number: dict(bytes_of(link.control) + bytes_of(link.bulk))
             for link in self.links.values()
         }
 
     def counters(self) -> Counter[str]:
         """Bytes over all connections so far, by channel and direction (L-23)."""
-        return sum(map(_bytes_of, self._connections), start=self._ended)
+        return sum(map(bytes_of, self._connections), start=self._ended)
 
     def _yields(self, peer: bytes, *, outbound: bool) -> bool:
         """Say whether a new link to `peer` has to give way to the one that stands (L-19)."""
@@ -309,10 +300,10 @@ class Transport:
         self,
         peer: bytes,
         address: str,
-        control: FrameConnection,
-        bulk: FrameConnection,
+        connections: tuple[FrameConnection, FrameConnection],
         *,
         outbound: bool,
+        wire: Wire | None,
     ) -> None:
         """Bring a link up, or raise Refused where one to this peer stays."""
         if self._stopping or self._yields(peer, outbound=outbound):
@@ -320,15 +311,15 @@ class Transport:
         for old in [link for link in self.links.values() if link.peer == peer]:
             self.close_link(old.number, "another link to the same peer took its place")
         self._count += 1
-        link = Link(self._count, peer, address, outbound, control, bulk)
+        link = Link(self._count, peer, address, outbound, *connections)
         self.links[link.number] = link
         cost = self._costs.get(peer.hex(), self._costs.get(address, COST_DEFAULT))
-        self._post(LinkUp(link.number, peer, address, outbound, cost))
-        control.queue_bytes_max = CONTROL_QUEUE_BYTES_MAX
-        bulk.queue_bytes_max = self._bulk_queue_bytes_max
-        for connection in (control, bulk):
-            connection.frame_bytes_max = FRAME_BYTES_MAX
-            connection.tune(bulk=connection is bulk)
+        dice = random.Random(self._keys.public_key + peer)  # the same losses in every run
+        link.stand(self._post, Emulation(wire, dice) if wire else None)
+        private = self._tls is not None
+        up = LinkUp(link.number, peer, address, outbound, cost, private=private, paced=True)
+        self._post(up)
+        for connection in connections:
             connection.lost.add_done_callback(partial(self._lost, link))
             connection.deliver(partial(self._received, link.number))
 
@@ -347,8 +338,7 @@ class Transport:
         """Write a frame; a link that is gone takes none."""
         link = self.links.get(effect.link)
         if link is not None:
-            connection = link.control if effect.channel == "control" else link.bulk
-            connection.send(effect.frame)
+            link.send(effect)
 
     def close_link(self, number: int, reason: str) -> None:
         """End a link after what was sent on it; LinkDown is posted."""
@@ -389,11 +379,6 @@ async def _refusing(connection: FrameConnection, deadline: float) -> AsyncIterat
     if refused.here:
         connection.send([handshake.refusal(refused.code)])
     connection.close(str(refused))
-
-
-def _bytes_of(connection: FrameConnection) -> Counter[str]:
-    channel = "bulk" if connection.is_bulk else "control"
-    return Counter({f"{channel}_in": connection.bytes_in, f"{channel}_out": connection.bytes_out})
 
 
 def _fresh() -> bytes:

@@ -89,7 +89,9 @@ class Line:
     """Nodes in a row; link i joins node i and node i + 1."""
 
     def __init__(self, names: str, config: Config | None = None) -> None:
-        self.config = config or Config(bulk_window_bytes=4_096, thin_window_bytes=512)
+        self.config = config or Config(
+            bulk_window_bytes=4_096, bulk_window_max_bytes=4_096, thin_window_bytes=512
+        )
         self.nodes = {name: Node(self, name, self.config) for name in names}
         self.order = names
         self.queues: dict[tuple[str, int], deque[bytes]] = defaultdict(deque)

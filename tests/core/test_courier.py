@@ -15,7 +15,10 @@ class Post(Line):
     """A courier at every node of a line."""
 
     def __init__(self, names: str = "abc") -> None:
-        super().__init__(names, Config(thin_window_bytes=512, bulk_window_bytes=4_096))
+        super().__init__(
+            names,
+            Config(thin_window_bytes=512, bulk_window_bytes=4_096, bulk_window_max_bytes=4_096),
+        )
         self.got: dict[str, list[Message]] = {name: [] for name in names}
         self.couriers: dict[str, Courier] = {}
         for name, node in self.nodes.items():

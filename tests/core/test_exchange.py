@@ -10,8 +10,9 @@ from mfd.core.circuit import Circuit, Refusal
 from mfd.core.config import Config
 from mfd.core.effects import Discard, Fetch, FetchTable, Keep, Send
 from mfd.core.events import Fetched, KeepFailed, Kept
-from mfd.core.exchange import CHUNK_HEAD, OBJECT_HEAD, Exchange
+from mfd.core.exchange import Exchange
 from mfd.core.frames import Class, ResetCode, Via
+from mfd.core.intake import CHUNK_HEAD, OBJECT_HEAD
 from mfd.packet.chunks import Encoding
 from mfd.packet.limits import CHUNK_BYTES
 from mfd.packet.objects import LayerObject, pack_layer
@@ -34,7 +35,7 @@ class Pair(Line):
     """a ships to c over the relay b."""
 
     def __init__(self) -> None:
-        super().__init__("abc", Config(bulk_window_bytes=256 << 10, thin_window_bytes=8 << 10))
+        super().__init__("abc", Config(bulk_window_max_bytes=256 << 10))
         self.disks = {name: Disk() for name in "abc"}
         self.exchanges = {}
         for name, node in self.nodes.items():
@@ -62,7 +63,7 @@ class Pair(Line):
                 node.ctx.emit(effect)
         intake = next(iter(self.exchanges["c"]._intakes.values()), None)
         if intake is not None:
-            self.held_bytes = max(self.held_bytes, len(intake.buffer))
+            self.held_bytes = max(self.held_bytes, intake.filled + len(intake.head))
         super().collect()
 
     def answer(self, name: str, effect: object) -> None:

@@ -304,3 +304,121 @@ def test_the_end_waits_for_what_is_queued() -> None:
         line.settle()
     assert ear.said[-1] is None
     assert [name for name, f in line.frames if isinstance(f, End)] == ["a", "b"]
+
+
+def test_a_neighbour_has_a_quarter_of_the_memory_and_then_is_told_busy() -> None:
+    """Rules: T-18"""
+    config = Config(circuit_bytes_max=4 * 3 * ((256 << 10) + (8 << 10)))
+    line = Line("abc", config)
+    made = [line.nodes["a"].connect("c") for _ in range(4)]
+    line.settle()
+    assert [ear.said for _, ear in made] == [["opened"]] * 3 + [[ResetCode.BUSY]]
+    relay = line.nodes["b"].circuits
+    assert relay._reserve.held == 3 * (264 << 10)
+    made[0][0].reset(ResetCode.REFUSED)
+    line.settle()
+    assert relay._reserve.held == 2 * (264 << 10)
+    assert line.nodes["a"].connect("c")[1].said == []
+    line.settle()
+    assert len(line.nodes["c"].ears) == 4
+
+
+def test_a_neighbour_opens_32_at_once_and_10_a_second() -> None:
+    """Rules: T-19"""
+    line = Line("ab")
+    ears = [line.nodes["a"].connect("b", Class.THIN)[1] for _ in range(34)]
+    line.settle()
+    assert [ear.said[0] for ear in ears] == ["opened"] * 32 + [ResetCode.BUSY] * 2
+    assert {f.retry_us for _, f in line.frames if isinstance(f, Reset)} == {1_000_000}
+    line.wait(200_000)
+    ears = [line.nodes["a"].connect("b", Class.THIN)[1] for _ in range(3)]
+    line.settle()
+    assert [ear.said[0] for ear in ears] == ["opened"] * 2 + [ResetCode.BUSY]
+
+
+def stream(line: Line, circuit: Circuit, size: int, step_us: int) -> None:
+    """Send with time that passes between frames."""
+    circuit.send(bytes(size))
+    while line.step():
+        line.wait(step_us)
+
+
+def test_a_window_grows_with_what_the_link_carries_and_is_set_aside() -> None:
+    """Rules: T-17, T-18"""
+    line = Line("abc", Config())
+    circuit, _, far = opened(line)
+    relay = line.nodes["b"].circuits
+    first = next(iter(relay._links[0].values()))
+    assert first.first.window == 256 << 10
+    stream(line, circuit, 20 << 20, 5_000)  # much comes in a round trip
+    assert len(far.got) == 20 << 20
+    assert 256 << 10 < first.first.window <= 4 << 20
+    assert relay._reserve.held == first.first.window + (8 << 10)
+    assert relay._reserve.held <= 16 << 20
+    assert first.second.window == 8 << 10
+    circuit.reset(ResetCode.REFUSED)
+    line.settle()
+    assert relay._reserve.held == 0
+    again, _, _ = opened(line)  # what was measured is used from the start
+    assert next(iter(relay._links[0].values())).first.window > 256 << 10
+    assert again.open
+
+
+def test_a_window_does_not_grow_beyond_the_memory() -> None:
+    """Rules: T-18"""
+    line = Line("abc", Config(circuit_bytes_max=4 * (300 << 10)))
+    circuit, _, _ = opened(line)
+    stream(line, circuit, 20 << 20, 5_000)
+    assert line.nodes["b"].circuits._reserve.held <= 300 << 10
+
+
+def test_a_trickle_does_not_hold_a_bulk_circuit() -> None:
+    """Rules: T-11"""
+    line = Line("abc")
+    circuit, ear, _ = opened(line)
+    for _ in range(40):
+        if circuit.gone:
+            break
+        circuit.send(b"x")
+        line.settle()
+        line.wait(1_000_000)
+    line.settle()
+    assert ear.said[-1] is ResetCode.STALLED
+
+
+def test_small_frames_that_wait_lie_close_together() -> None:
+    """Rules: T-20"""
+    line = Line("abc")
+    line.nodes["c"].consume = False
+    circuit, _, _ = opened(line)
+    relay = line.nodes["b"].circuits
+    circuit.send(bytes(4_096))
+    line.settle()  # c has its window full
+    receive_buffer = memoryview(bytearray(256 << 10))
+    inside = next(iter(relay._links[0].values()))
+    for at in range(1_000):
+        receive_buffer[at] = at % 251
+        relay.on_data(0, Data(inside.first.label, receive_buffer[at : at + 1]))
+    waiting = inside.second
+    assert waiting.queued == 1_000
+    assert len(waiting.queue) <= 1
+    assert all(part.obj is not receive_buffer.obj for part in waiting.queue)
+    assert bytes(waiting.pull(5_000)) == bytes(at % 251 for at in range(1_000))
+
+
+def test_a_relay_returns_credit_when_its_link_has_taken_the_bytes() -> None:
+    """Rules: T-05, T-22"""
+    line = Line("abc")
+    relay = line.nodes["b"].circuits
+    relay.link_down(1)
+    relay.link_up(1, line.nodes["c"].id, outbound=True, paced=True)
+    circuit, _, far = opened(line)
+    line.frames.clear()
+    circuit.send(bytes(4_096))
+    line.settle()
+    back = lambda: sum(f.amount for n, f in line.frames if n == "b" and isinstance(f, Credit))  # noqa: E731
+    assert len(far.got) == 4_096
+    assert back() == 0
+    relay.written(1, 4_096 + 9)
+    line.settle()
+    assert back() == 4_096

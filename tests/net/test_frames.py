@@ -15,6 +15,7 @@ from mfd.net.frames import (
     FrameConnection,
     is_free,
 )
+from mfd.net.outlet import DirectOutlet
 
 
 class FakeTransport:
@@ -256,3 +257,76 @@ async def test_sockets_are_tuned_for_their_channel() -> None:
                 assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
                 lowat = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
                 assert (lowat == 32 << 10) is bulk
+
+
+async def test_what_waits_on_control_leaves_in_the_order_of_service() -> None:
+    """Rules: L-20."""
+    made, transport = connection()
+    made.pause_writing()
+    bodies = {"data": b"\x12....payload", "end": b"\x14e", "open": b"\x10o", "update": b"\x04u"}
+    urgent = {"credit": b"\x13c", "ping": b"\x01p", "reset": b"\x15r"}
+    for body in (*bodies.values(), *urgent.values()):
+        made.send([body])
+    made.resume_writing()
+    order = [*urgent.values(), bodies["open"], bodies["update"], bodies["data"], bodies["end"]]
+    assert b"".join(transport.written) == b"".join(map(frame, order))
+
+
+async def test_bulk_keeps_its_order_and_is_written_together() -> None:
+    """Rules: L-20."""
+    made, transport = connection()
+    made.is_bulk = True
+    sent = [bytes([number]) * 1_000 for number in (18, 1, 20, 19)]
+    for body in sent:
+        made.send([body])
+    assert transport.written == []
+    await asyncio.sleep(0)
+    assert b"".join(transport.written) == b"".join(map(frame, sent))
+
+
+async def test_a_view_that_must_wait_is_copied_if_it_is_small() -> None:
+    """Rules: L-22, T-20."""
+    made, transport = connection()
+    made.pause_writing()
+    buffer = bytearray(100_000)
+    made.send([b"head", memoryview(buffer)[:500]])
+    assert is_free(buffer)
+    made.send([b"head", memoryview(buffer)[:50_000]])
+    assert not is_free(buffer)
+    made.resume_writing()
+    assert len(b"".join(transport.written)) == 2 * 8 + 50_500
+
+
+async def test_a_direct_outlet_writes_all_in_order_through_a_full_socket() -> None:
+    loop = asyncio.get_running_loop()
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    right.setblocking(False)
+    wrote: list[int] = []
+    drained = asyncio.Event()
+    outlet = DirectOutlet(left.dup(), wrote=wrote.append, drained=drained.set, broke=pytest.fail)
+    parts = [random.Random(n).randbytes(70_000 + n) for n in range(20)]
+    outlet.write(parts)
+    assert not outlet.ready
+    got = bytearray()
+    while len(got) < sum(map(len, parts)):
+        got += await loop.sock_recv(right, 1 << 16)
+    await drained.wait()
+    assert bytes(got) == b"".join(parts)
+    assert sum(wrote) == len(got)
+    assert outlet.ready
+    outlet.close()
+    left.close()
+    assert await loop.sock_recv(right, 1) == b""  # no descriptor of it is left open
+    right.close()
+
+
+async def test_a_direct_outlet_tells_of_a_broken_connection_once() -> None:
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    right.close()
+    broke: list[str] = []
+    outlet = DirectOutlet(left.dup(), wrote=lambda _: None, drained=pytest.fail, broke=broke.append)
+    outlet.write([b"x"])
+    assert broke == ["Broken pipe"]
+    left.close()

@@ -337,7 +337,7 @@ async def test_control_overtakes_bulk_that_nobody_reads(tmp_path: Path) -> None:
         far._transport.pause_reading()
         near = one._transport.links[up.link].bulk
         total = 0
-        while near.queue_bytes < 4 << 20:
+        while near.queue_bytes < 12 << 20:
             send(one, up.link, bytes(65_536), "bulk")
             total += 1
         send(one, up.link, b"ping")

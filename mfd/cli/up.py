@@ -1,0 +1,82 @@
+"""`mfd up`: every node of a graph as a process on this machine, with links as the graph says."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from mfd.cli.errors import CommandError, Misuse
+from mfd.cli.fleet import Fleet, with_free_ports
+from mfd.cli.view import print_table
+from mfd.topology import Topology, TopologyError, load
+
+__all__ = ["up"]
+
+LOOK_SECONDS = 1.0
+
+
+def up(path: Path, *, emulate: bool, folder: Path | None, as_json: bool) -> None:
+    """Start all nodes, tell where they are, stop them on Ctrl-C.
+
+    Raises: Misuse for a graph that cannot run here; CommandError where a peer ends by itself.
+    """
+    try:
+        topology = _placed(load(path))
+    except TopologyError as exc:
+        raise Misuse(str(exc)) from exc
+    problems = topology.check()
+    if problems:
+        raise Misuse(f"{path}: {problems[0]}")
+    place = folder or Path("mfd-up") / path.stem
+    with Fleet(topology, place, {"threads": 1}, emulate=emulate) as fleet:
+        _tell(fleet, place, emulate=emulate, as_json=as_json)
+        _wait(fleet)
+
+
+def _placed(topology: Topology) -> Topology:
+    """Free ports on the loopback address for the nodes that have none."""
+    free = with_free_ports(topology)
+    nodes = {
+        name: replace(node, address=free.nodes[name].address)
+        if not node.address or node.address.endswith(":0")
+        else node
+        for name, node in topology.nodes.items()
+    }
+    return replace(topology, nodes=nodes)
+
+
+def _tell(fleet: Fleet, place: Path, *, emulate: bool, as_json: bool) -> None:
+    rows = [(name, member.peer, fleet.client(name).url) for name, member in fleet.members.items()]
+    if as_json:
+        for name, peer, url in rows:
+            print(json.dumps({"node": name, "peer": peer, "status": url}), flush=True)
+        return
+    print_table(("node", "peer", "status"), [(n, p[:12], u) for n, p, u in rows], "no nodes")
+    links = f"{len(fleet.topology.edges)} links{', emulated' if emulate else ''}"
+    print(f"{len(rows)} peers, {links}; states and logs in {place}; Ctrl-C stops all", flush=True)
+
+
+class _Stopped(Exception):
+    """The user wants an end."""
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    raise _Stopped(number)
+
+
+def _wait(fleet: Fleet) -> None:
+    """Return when the user stops us. Raises: CommandError."""
+    usual = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while not (ended := fleet.ended()):
+            time.sleep(LOOK_SECONDS)
+        raise CommandError(ended[0].why_ended())
+    except _Stopped:
+        return
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
