@@ -13,7 +13,7 @@ from typing import Protocol
 from mfd.core.frames import Class, ResetCode, Via
 from mfd.packet.objects import Buffer
 
-__all__ = ["Accept", "Circuit", "Leg", "Listener", "NextHop", "Refusal"]
+__all__ = ["Accept", "Circuit", "Leg", "Listener", "NextHop", "Refusal", "Trails"]
 
 
 class Listener(Protocol):
@@ -43,6 +43,17 @@ class Refusal(Exception):
 Accept = Callable[["Circuit", bytes], Listener]
 NextHop = Callable[[Via, Class], "tuple[int, Via] | None"]
 """Given what an OPEN promises, the link to go on and a strictly nearer promise, or None."""
+
+
+class Trails(Protocol):
+    """Ways to peers that routing knows no route to."""
+
+    def way(self, peer: bytes) -> tuple[tuple[bytes, ...], Via] | None:
+        """Return the marks of the next hops, and what to follow from there; None: not now."""
+        ...
+
+    def broke(self, peer: bytes) -> None:
+        """A circuit along this way did not come to stand."""
 
 
 class Flow(Protocol):
@@ -102,6 +113,7 @@ class Circuit:
         self.listener: Listener | None = None  # None at a relay
         self.first = first
         self.second: Leg | None = None  # relay only: the side toward the target
+        self.sought = b""  # the target, where the way was found by SEEK
         self.moved_us = 0  # when bytes last moved
         self._owner = owner
 

@@ -106,6 +106,7 @@ class RouteTable:
         self.links: dict[int, Neighbour] = {}
         self.names: dict[str, dict[bytes, State]] = {}
         self.count = 0  # of states
+        self.appeared: set[str] = set()  # names of which a holder has come into reach
         self.wake_us: int | None = None  # never later than the first thing to do
 
     def find(self, name: str, holder: bytes) -> State | None:
@@ -248,8 +249,11 @@ class RouteTable:
         states = self.names.get(name, {})
         for holder in changed:
             if holder != self.me and holder in states:
+                before = states[holder].best[Class.THIN]
                 for cls in Class:
                     self.select(states[holder], cls)
+                if before is None and states[holder].best[Class.THIN] is not None:
+                    self.appeared.add(name)
         for cls in Class:
             kept = self.ranked(name, cls)[: self.config.sources_per_name]
             offers = {route.record.holder: route for route in kept}
