@@ -33,7 +33,11 @@ def peer(
     ] = None,
     hold: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=ADDRESS", help="Offer data, as digits/train=sklearn:digits."),
+        typer.Option(
+            metavar="NAME=ADDRESS",
+            help="Offer data, as digits/train=sklearn:digits. With ?announce=labels in the address "
+            "the network is told how its labels are distributed, rounded.",
+        ),
     ] = None,
     state: Annotated[
         Path | None, typer.Option(help="Folder of key, ledger and objects.", file_okay=False)

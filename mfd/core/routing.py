@@ -376,6 +376,7 @@ class Routes:
                 hops=route.hops,
                 seqno=route.record.seqno,
                 samples=route.record.samples,
+                labels=tuple(route.record.labels),
             )
             for name in sorted(self._table.names)
             for route in self._table.ranked(name, Class.THIN)

@@ -115,7 +115,8 @@ def parse(address: str) -> Address:
         raise HoldingError(f"data address {address!r}: seed is a whole number, not {seed!r}")
     if options.get("announce", "labels") != "labels":
         raise HoldingError(
-            f"data address {address!r}: announce is labels, or left out, not {options['announce']!r}"
+            f"data address {address!r}: announce is labels, or left out, "
+            f"not {options['announce']!r}"
         )
     split = options.get("split", SCHEMES[scheme].split)
     if split not in ("train", "test", "all"):
