@@ -10,7 +10,7 @@ Source: spec/routing.md, sections "Selection" and "Advertising"; RFC 8966 sectio
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -212,27 +212,35 @@ class RouteTable:
         if limit is None or is_nearer(said, limit):
             state.feasibility[cls] = said
 
-    def candidates(self, state: State, cls: Class) -> list[tuple[Route, Route]]:
-        """Return (route from here, advertisement) for each neighbour that advertises the source."""
-        pairs = []
+    def reachable(self, state: State, cls: Class) -> Iterator[tuple[int, int, Route]]:
+        """Yield (metric from here, link, advertisement) for each neighbour that advertises it."""
         for link, adverts in state.adverts.items():
             advert = adverts[cls]
             if advert is not None:
                 metric = advert.metric + self.links[link].cost[cls]
                 if metric <= METRIC_MAX:
-                    hops = min(advert.hops + 1, HOPS_MAX)
-                    pairs.append((Route(link, advert.record, metric, hops), advert))
-        return pairs
+                    yield metric, link, advert
+
+    def candidates(self, state: State, cls: Class) -> list[tuple[Route, Route]]:
+        """Return (route from here, advertisement) for each neighbour that advertises the source."""
+        return [
+            (_onward(metric, link, advert), advert)
+            for metric, link, advert in self.reachable(state, cls)
+        ]
 
     def select(self, state: State, cls: Class) -> None:
         """Choose the nearest feasible route; of equals the present one, then the lowest link."""
         now = state.best[cls]
         here = now.link if now else None
-        state.best[cls] = min(
-            (route for route, ad in self.candidates(state, cls) if self.feasible(state, cls, ad)),
-            key=lambda route: (route.metric, route.link != here, route.link),
+        least = min(
+            (
+                (metric, link != here, link, advert)
+                for metric, link, advert in self.reachable(state, cls)
+                if self.feasible(state, cls, advert)
+            ),
             default=None,
         )
+        state.best[cls] = None if least is None else _onward(least[0], least[2], least[3])
 
     def order(self, route: Route) -> tuple[Any, ...]:
         """The ranking of sources, the same at every peer: two orders side by side never settle."""
@@ -312,15 +320,15 @@ class RouteTable:
             full = len(ranks) >= self.config.sources_per_name
             for holder, state in self.names.get(name, {}).items():
                 best = state.best[cls]
-                for route, advert in self.candidates(state, cls):
-                    if best is not None and route.metric >= best.metric:
+                for metric, link, advert in self.reachable(state, cls):
+                    if best is not None and metric >= best.metric:
                         continue
-                    if self.feasible(state, cls, advert) or route.link is None:
+                    if self.feasible(state, cls, advert):
                         continue
-                    want = Want(route.metric, holder, cls, route.link)
+                    want = Want(metric, holder, cls, link)
                     if not ranks:
                         lacking.append(want)
-                    elif not full or self.order(route) <= worst[0]:
+                    elif not full or self.order(_onward(metric, link, advert)) <= worst[0]:
                         better.append(want)
         return bool(lacking), sorted(lacking or better)
 
@@ -360,6 +368,11 @@ class RouteTable:
                 metrics = entries.setdefault((route.record.sealed, route.hops), _by_class())
                 metrics[cls] = route.metric
         adverts += [[sealed, *metrics, hops] for (sealed, hops), metrics in entries.items()]
+
+
+def _onward(metric: int, link: int, advert: Route) -> Route:
+    """The route over a link to what is advertised there."""
+    return Route(link, advert.record, metric, min(advert.hops + 1, HOPS_MAX))
 
 
 def _split(entries: list[Any]) -> list[list[Any]]:
