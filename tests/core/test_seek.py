@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+from itertools import pairwise
 from typing import Any
 
+import networkx as nx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -493,6 +496,37 @@ def test_a_way_that_broke_is_forgotten_and_sought_anew() -> None:
     world.run(10)
     assert not circuit_opens(world, "a", "d")
     assert circuit_opens(world, "a", "d")
+
+
+def test_every_hop_of_an_open_is_nearer_or_shortens_its_route() -> None:
+    """Rules: R-22, T-03, T-17; S10 of the design"""
+    dice = random.Random(5)
+    graph = nx.connected_watts_strogatz_graph(16, 4, 0.3, seed=5)
+    world = SeekWorld([(NAMES[a], NAMES[b]) for a, b in graph.edges], ONE)
+    world.hold(NAME, *dice.sample(NAMES[:16], 4))
+    world.run()
+    pairs = [(a, b) for a in NAMES[:16] for b in NAMES[:16] if a != b]
+    for source, target in dice.sample(pairs, 40):
+        if not circuit_opens(world, source, target):
+            world.run(5)
+            assert circuit_opens(world, source, target), f"{source} does not reach {target}"
+    ways: dict[bytes, list[tuple[int, Open]]] = {}
+    for node in world.nodes.values():
+        for when, _, frame, _ in node.sent:
+            if isinstance(frame, Open):
+                ways.setdefault(frame.nonce, []).append((when, frame))
+    assert len(ways) >= 40
+    for steps in ways.values():
+        opens = [frame for _, frame in sorted(steps, key=lambda step: step[1].hops)]
+        assert [frame.hops for frame in opens] == list(range(1, len(opens) + 1))
+        for before, after in pairwise(opens):
+            shorter = len(after.route) < len(before.route)
+            nearer = (
+                before.via is not None
+                and after.via is not None
+                and (-after.via.seqno, after.via.metric) < (-before.via.seqno, before.via.metric)
+            )
+            assert shorter or nearer or after.via is None, (before, after)
 
 
 def test_filters_grow_with_the_excluded_up_to_their_limit() -> None:
