@@ -50,7 +50,8 @@ def send(
     plan: Annotated[Path | None, typer.Option(help="Plan file (TOML).")] = None,
     mode: Annotated[str | None, typer.Option(help="snake, walk or fedavg.")] = None,
     names: Annotated[
-        list[str] | None, typer.Option(help="Data name whose holders are visited.")
+        list[str] | None,
+        typer.Option(help="Data name whose holders are visited; digits means digits/... too."),
     ] = None,
     verify: Annotated[
         list[str] | None, typer.Option(help="Data name whose holders measure after each lap.")

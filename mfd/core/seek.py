@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from mfd.core.bloom import FILTER_BYTES_MAX, make_filter, matches
 from mfd.core.bucket import Bucket
 from mfd.core.context import Context, Timer
-from mfd.core.frames import Found, Frame, Seek, encode_frame
+from mfd.core.frames import Class, Found, Frame, Seek, encode_frame
 from mfd.core.names import peer_name
 from mfd.core.routetable import HOPS_MAX, METRIC_MAX, Route
 from mfd.core.routing import Routes, Source
@@ -278,7 +278,10 @@ class Seeker:
     def _offers(
         self, names: Sequence[str], asker: int, but: Callable[[bytes], bool]
     ) -> list[Route]:
-        """Routes to the nearest holders of any of these names; none that leads back."""
+        """Routes to the nearest holders of any of these names; none that leads back.
+
+        A holder that is out of reach for bulk circuits is no help.
+        """
         routes, me = self._routes(), self._ctx.me
         if routes is None:
             return []
@@ -287,7 +290,9 @@ class Seeker:
             best[me] = Route(None, routes.proof(self._ctx.now_us), 0, 0)
         for route in (route for name in names for route in routes.ranked(name)):
             known = best.get(route.record.holder)
-            if route.link != asker and (known is None or route.metric < known.metric):
+            if route.link == asker or (known is not None and known.metric <= route.metric):
+                continue
+            if routes.next_hop(route.record.name, route.record.holder, Class.BULK) is not None:
                 best[route.record.holder] = route
         fit = [route for holder, route in best.items() if not but(holder[:MARK_BYTES])]
         return sorted(fit, key=lambda r: (r.metric, r.record.holder))[:ANSWERS_MAX]

@@ -177,6 +177,22 @@ def test_ways_that_lead_back_to_the_asker_are_no_answer() -> None:
     assert answers == []
 
 
+def test_a_holder_out_of_reach_for_bulk_is_no_answer() -> None:
+    """Rules: R-27"""
+    world = long_line(4)
+    world.run()
+    c, d = world.nodes["c"], world.nodes["d"]
+    link = next(number for number, name in c.links.items() if name == "d")
+    c.routes.update(link, [[sealed(d), 5, None, 0]], world.now)
+    world.nodes["a"].seek(NAME)
+    world.run()
+    assert world.nodes["a"].found(NAME) == set()
+    c.routes.update(link, [[sealed(d), None, 5, 0]], world.now)
+    world.nodes["a"].seek(NAME)
+    world.run()
+    assert world.nodes["a"].found(NAME) == {d.id}
+
+
 def test_excluded_peers_are_not_told() -> None:
     """Rules: R-26, R-27"""
     world = SeekWorld([("a", "b"), ("b", "c"), ("b", "d")], Config())
