@@ -14,6 +14,7 @@ from functools import partial
 from mfd.core.context import Context
 from mfd.core.custody import Version, Walker
 from mfd.core.names import beneath
+from mfd.core.policy import rank, reason
 from mfd.core.routing import Source
 from mfd.core.seek import MARK_BYTES, Seeker
 
@@ -64,8 +65,12 @@ class Choice:
         walker.unfit = {h: t for h, t in walker.unfit.items() if t > now_us}
         but = {*walker.unfit, *(() if self.data(walker) else (me,))}
         known = [s for s in self._holders(walker.plan.names) if s.holder not in but]
-        first = self._brought(walker)
-        return sorted(known, key=lambda s: s.holder not in first)  # stable: else by distance
+        version, first = walker.version, self._brought(walker)
+        if version is not None:
+            visited = set(version.manifest.progress.visited)
+            seen = [s for s in known if s.holder[:MARK_BYTES] in visited]
+            known = rank(walker.plan, known, seen, me=me, seq=version.manifest.seq)
+        return sorted(known, key=lambda s: s.holder not in first)  # stable: else as ranked
 
     def data(self, walker: Walker) -> list[str]:
         """Return the names held here on which this walker may train."""
@@ -79,7 +84,13 @@ class Choice:
 
     def why(self, walker: Walker, target: bytes, otherwise: str) -> str:
         """Say why a holder was chosen."""
-        return "found by SEEK" if target in self._brought(walker) else otherwise
+        if target in self._brought(walker):
+            return "found by SEEK"
+        going_home = target == walker.plan.home and not self._holds(walker, target)
+        return otherwise if going_home else reason(walker.plan, otherwise)
+
+    def _holds(self, walker: Walker, peer: bytes) -> bool:
+        return any(source.holder == peer for source in self._holders(walker.plan.names))
 
     def verifiers(self, walker: Walker) -> Sequence[Source]:
         """Holders of what the plan measures on."""
