@@ -19,9 +19,12 @@ from mfd.core.frames import Class
 from mfd.core.sources import Record
 
 __all__ = [
+    "DETOUR",
     "ENTRIES_MAX",
     "HOPS_MAX",
+    "LOST",
     "METRIC_MAX",
+    "STARVING",
     "Distance",
     "Key",
     "Neighbour",
@@ -36,6 +39,7 @@ METRIC_MAX = 1 << 31  # anything above is out of reach
 HOPS_MAX = 255
 ENTRIES_MAX = 512  # in one UPDATE
 BODY_BYTES_MAX = 48 << 10
+DETOUR, LOST, STARVING = range(3)  # a longer way than need be; one holder; the whole name
 ENTRY_OVERHEAD_BYTES = 32  # MessagePack heads and numbers of one entry, at most
 
 Key = tuple[str, bytes]  # (name, holder)
@@ -221,13 +225,6 @@ class RouteTable:
                 if metric <= METRIC_MAX:
                     yield metric, link, advert
 
-    def candidates(self, state: State, cls: Class) -> list[tuple[Route, Route]]:
-        """Return (route from here, advertisement) for each neighbour that advertises the source."""
-        return [
-            (_onward(metric, link, advert), advert)
-            for metric, link, advert in self.reachable(state, cls)
-        ]
-
     def select(self, state: State, cls: Class) -> None:
         """Choose the nearest feasible route; of equals the present one, then the lowest link."""
         now = state.best[cls]
@@ -302,18 +299,20 @@ class RouteTable:
 
     def toward(self, state: State, cls: Class, asker: int) -> int | None:
         """Return the link for a seqno request: a feasible route first, never back to the asker."""
-        pairs = [pair for pair in self.candidates(state, cls) if pair[0].link != asker]
-        if not pairs:
-            return None
-        return min(
-            pairs,
-            key=lambda pair: (not self.feasible(state, cls, pair[1]), pair[0].metric, pair[0].link),
-        )[0].link
+        ways = (
+            (not self.feasible(state, cls, advert), metric, link)
+            for metric, link, advert in self.reachable(state, cls)
+            if link != asker
+        )
+        return min(ways, default=(True, 0, None))[2]
 
-    def wants(self, name: str) -> tuple[bool, list[Want]]:
-        """Return (nothing feasible at all, what a newer seqno would repair), nearest first."""
-        lacking: list[Want] = []
-        better: list[Want] = []
+    def wants(self, name: str) -> tuple[int, list[Want]]:
+        """Return (how bad it is, what a newer seqno would repair), nearest first.
+
+        A holder without a feasible route is lost only while the list is not full: nobody was
+        pruned then.
+        """
+        found: tuple[list[Want], ...] = ([], [], [])  # by DETOUR, LOST, STARVING
         for cls in Class:
             ranks = [self.order(route) for route in self.ranked(name, cls)]
             worst = ranks[: self.config.sources_per_name][-1:]
@@ -327,10 +326,13 @@ class RouteTable:
                         continue
                     want = Want(metric, holder, cls, link)
                     if not ranks:
-                        lacking.append(want)
-                    elif not full or self.order(_onward(metric, link, advert)) <= worst[0]:
-                        better.append(want)
-        return bool(lacking), sorted(lacking or better)
+                        found[STARVING].append(want)
+                    elif not full:
+                        found[DETOUR if best else LOST].append(want)
+                    elif self.order(_onward(metric, link, advert)) <= worst[0]:
+                        found[DETOUR].append(want)
+        worst_need = max((need for need in (STARVING, LOST) if found[need]), default=DETOUR)
+        return worst_need, sorted(found[worst_need])
 
     # advertising
 

@@ -17,9 +17,12 @@ from mfd.core.config import Config
 from mfd.core.frames import Class, SeqnoRequest, Update
 from mfd.core.origin import Origin
 from mfd.core.routetable import (
+    DETOUR,
     ENTRIES_MAX,
     HOPS_MAX,
+    LOST,
     METRIC_MAX,
+    STARVING,
     Distance,
     Neighbour,
     Route,
@@ -66,7 +69,7 @@ class _Ask:
     """A name that a newer seqno would help."""
 
     due_us: int
-    urgent: bool  # it has no feasible route at all
+    need: int  # DETOUR, LOST or STARVING
     tries: int = 0
     holder: bytes = b""  # asked last
 
@@ -259,25 +262,27 @@ class Routes:
     def _watch(self, name: str, now_us: int) -> None:
         """Start, hasten or end the asking for a name after its routes changed.
 
-        Only a name without any feasible route is urgent; a holder pruned by a neighbour is not
+        A name without any feasible route asks at once, for one holder that is lost a moment later,
+        since a pruning may be under way; a holder pruned by a neighbour is not
         missed, or every pruning would set off requests.
         """
-        urgent, wants = self._table.wants(name)
+        need, wants = self._table.wants(name)
         ask = self._asks.get(name)
         if not wants:
             self._asks.pop(name, None)
             return
-        if ask is None or urgent != ask.urgent:
-            due_us = now_us if urgent else now_us + self._config.seqno_lazy_us
-            ask = self._asks[name] = _Ask(due_us, urgent)
-        elif urgent and all(want.holder != ask.holder for want in wants):
+        if ask is None or need != ask.need:
+            waits = {STARVING: 0, LOST: self._config.seqno_retry_us}
+            wait_us = waits.get(need, self._config.seqno_lazy_us)
+            ask = self._asks[name] = _Ask(now_us + wait_us, need)
+        elif need != DETOUR and ask.tries and all(want.holder != ask.holder for want in wants):
             ask.due_us = now_us  # whom we asked is out of reach: do not wait for the retry
         self._table.wake(ask.due_us)
 
     def _chase(self, name: str, ask: _Ask, now_us: int) -> None:
         """Ask now, and settle when to ask again."""
         _, wants = self._table.wants(name)
-        if ask.urgent:
+        if ask.need != DETOUR:
             wants = [wants[ask.tries % len(wants)]]
         for want in wants[: self._config.sources_per_name]:
             limit = self._table.names[name][want.holder].feasibility[want.cls]
@@ -285,7 +290,7 @@ class Routes:
             self._ask(want, name, limit[0] + 1, hops=REQUEST_HOPS, now_us=now_us)
             ask.holder = want.holder
         ask.tries += 1
-        quick = self._config.seqno_retries if ask.urgent else -1
+        quick = self._config.seqno_retries if ask.need != DETOUR else -1
         if ask.tries <= quick:
             ask.due_us = now_us + (self._config.seqno_retry_us << ask.tries - 1)
         else:

@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from mfd.core.config import Config
 from mfd.core.frames import Class, Update
-from mfd.core.routetable import Route, RouteTable, State, Want
+from mfd.core.routetable import STARVING, Route, RouteTable, State, Want
 from tests.core.routing_world import SECOND, Broken, World
 
 
@@ -187,15 +187,15 @@ class LocalOrder(RouteTable):
 class AsksForThePruned(RouteTable):
     """Misses every holder that it cannot reach, though the name has routes."""
 
-    def wants(self, name: str) -> tuple[bool, list[Want]]:
+    def wants(self, name: str) -> tuple[int, list[Want]]:
         missed = [
-            Want(route.metric, holder, cls, route.link or 0)
+            Want(metric, holder, cls, link)
             for holder, state in self.names.get(name, {}).items()
             for cls in Class
-            for route, _ in self.candidates(state, cls)
+            for metric, link, _ in self.reachable(state, cls)
             if state.best[cls] is None
         ]
-        return (True, sorted(missed)) if missed else super().wants(name)
+        return (STARVING, sorted(missed)) if missed else super().wants(name)
 
 
 class ForgetsWithTheRoute(RouteTable):

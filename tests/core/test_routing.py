@@ -512,15 +512,36 @@ def test_the_next_holder_is_asked_when_the_first_goes_out_of_reach() -> None:
     assert bodies(run_idle(peer, 60 * SECOND), SeqnoRequest) == []
 
 
+def test_a_holder_that_is_lost_is_asked_soon_where_nobody_was_pruned() -> None:
+    """Rules: R-17"""
+    peer = make()
+    both = [advert(A, 5, 60), advert(B, 5, 990)]
+    assert starve(peer, both) == []
+    after = [(due, f.body) for _, (due, f) in run_idle(peer, 1.5 * SECOND) if to_asks(f)]
+    assert after == [(100_000 + CONFIG.seqno_retry_us, [NAME, A.public_key, 6, 0, 64])]
+    peer.update(2, [advert(A, 6, 60)], 2 * SECOND)
+    flush(peer, 2 * SECOND)
+    assert bodies(run_idle(peer, 300 * SECOND), SeqnoRequest) == []
+
+
+def test_a_holder_that_is_back_within_a_moment_is_not_asked() -> None:
+    """Rules: R-17"""
+    peer = make()
+    starve(peer, [advert(A, 5, 60), advert(B, 5, 990)])
+    peer.link_up(3, 10, 200_000)
+    peer.update(3, [advert(A, 5, 10)], 200_000)
+    assert bodies(run_idle(peer, 300 * SECOND), SeqnoRequest) == []
+
+
 def test_a_detour_is_repaired_at_the_lazy_pace() -> None:
     """Rules: R-18"""
-    peer = make()
+    peer = make(replace(CONFIG, sources_per_name=1))
     near = [advert(A, 5, 60), advert(B, 5, 990)]
     assert starve(peer, near) == []
     frames = [(due, f.body) for _, (due, f) in run_idle(peer, 100 * SECOND) if to_asks(f)]
     lazy = CONFIG.seqno_lazy_us
-    wanted = [[NAME, A.public_key, 6, cls, 64] for cls in (0, 1)]
-    assert frames == [(100_000 + n * lazy, body) for n in (1, 3) for body in wanted]
+    # a list of one: the nearer of its two classes is asked for
+    assert frames == [(100_000 + n * lazy, [NAME, A.public_key, 6, 0, 64]) for n in (1, 3)]
 
 
 def to_asks(frame: Any) -> bool:
