@@ -194,6 +194,7 @@ def loops(args: argparse.Namespace) -> Iterator[list[Any]]:
         while world.changes - start < share:
             storm(world, dice)
             storms += 1
+            world.run(SECOND // 4)  # the last fault has happened: a restart takes so long
             parts = [live(world).subgraph(p) for p in nx.connected_components(live(world))]
             diameter = max(nx.diameter(part) for part in parts)
             world.run(3 * diameter * ROUND_US)

@@ -162,7 +162,8 @@ class Choice:
         fresh = none is not None and self._ctx.now_us < none.until_us
         if none is not None and fresh and none.but <= self._not_sought(walker, version):
             return ""
-        if not self._may_be_more(plan.names, known):
+        before = progress.holders or plan.min_holders
+        if len(known) >= before and not self._may_be_more(plan.names, known):
             return ""
         fit = [s.holder for s in known if s.holder not in walker.shunned]
         if not progress.stops and len(fit) < plan.min_holders:

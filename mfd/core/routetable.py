@@ -45,6 +45,7 @@ ENTRY_OVERHEAD_BYTES = 32  # MessagePack heads and numbers of one entry, at most
 Key = tuple[str, bytes]  # (name, holder)
 Distance = tuple[int, int]  # (seqno, metric)
 Told = tuple[tuple[int, int, int] | None, ...]  # by class: (seqno, metric, hops)
+Asked = tuple[int, int, int]  # a request for a newer seqno: seqno, when, link
 NOTHING: Told = (None,) * len(Class)
 
 
@@ -81,7 +82,7 @@ class State:
     best: list[Route | None] = field(default_factory=_by_class)  # selected
     offer: list[Route | None] = field(default_factory=_by_class)  # selected and not pruned
     feasibility: list[Distance | None] = field(default_factory=_by_class)
-    asked: list[Distance | None] = field(default_factory=_by_class)  # seqno last asked for, when
+    asked: list[Asked | None] = field(default_factory=_by_class)
 
 
 @dataclass(slots=True)

@@ -71,7 +71,7 @@ class _Ask:
     due_us: int
     need: int  # DETOUR, LOST or STARVING
     tries: int = 0
-    holder: bytes = b""  # asked last
+    asked: tuple[bytes, int] = (b"", 0)  # holder and link, last
 
 
 class Routes:
@@ -252,9 +252,10 @@ class Routes:
         """Ask a neighbour for a newer seqno, unless that was done a moment ago."""
         state = self._table.names[name][want.holder]
         asked = state.asked[want.cls]
-        if asked and asked[0] >= seqno and now_us < asked[1] + self._quiet_us:
+        duplicate = asked is not None and asked[0] >= seqno and asked[2] == want.link
+        if asked and duplicate and now_us < asked[1] + self._quiet_us:
             return
-        state.asked[want.cls] = (seqno, now_us)
+        state.asked[want.cls] = (seqno, now_us, want.link)
         body = [name, want.holder, seqno, int(want.cls), hops]
         self._requests.append((want.link, SeqnoRequest(body)))
         self._table.wake(now_us)
@@ -262,9 +263,9 @@ class Routes:
     def _watch(self, name: str, now_us: int) -> None:
         """Start, hasten or end the asking for a name after its routes changed.
 
-        A name without any feasible route asks at once, for one holder that is lost a moment later,
-        since a pruning may be under way; a holder pruned by a neighbour is not
-        missed, or every pruning would set off requests.
+        A name without any feasible route asks at once; for one lost holder a moment later, since a
+        pruning may be under way. One that a neighbour has pruned is not missed, or every pruning
+        would set off requests.
         """
         need, wants = self._table.wants(name)
         ask = self._asks.get(name)
@@ -275,8 +276,9 @@ class Routes:
             waits = {STARVING: 0, LOST: self._config.seqno_retry_us}
             wait_us = waits.get(need, self._config.seqno_lazy_us)
             ask = self._asks[name] = _Ask(now_us + wait_us, need)
-        elif need != DETOUR and ask.tries and all(want.holder != ask.holder for want in wants):
-            ask.due_us = now_us  # whom we asked is out of reach: do not wait for the retry
+        elif need != DETOUR and ask.tries and ask.asked not in {(w.holder, w.link) for w in wants}:
+            ask.due_us = now_us  # whom we asked is out of reach: do not wait for the retry,
+            ask.tries -= 1  # which is still to come
         self._table.wake(ask.due_us)
 
     def _chase(self, name: str, ask: _Ask, now_us: int) -> None:
@@ -288,7 +290,7 @@ class Routes:
             limit = self._table.names[name][want.holder].feasibility[want.cls]
             assert limit is not None, f"{name} has an infeasible route without a limit"
             self._ask(want, name, limit[0] + 1, hops=REQUEST_HOPS, now_us=now_us)
-            ask.holder = want.holder
+            ask.asked = (want.holder, want.link)
         ask.tries += 1
         quick = self._config.seqno_retries if ask.need != DETOUR else -1
         if ask.tries <= quick:

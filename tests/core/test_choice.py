@@ -80,6 +80,7 @@ def test_the_fourth_choice_goes_to_a_holder_that_seek_has_brought() -> None:
 def test_few_holders_are_all_there_are_and_nothing_is_sought() -> None:
     """Rules: W-15"""
     world = world_of(pairwise("abcdef"), "ace", config=Config(sources_per_name=4))
+    world.run(seconds=1)
     birth = walker_for(world, "a", layers=2, floats=20, laps=2, min_holders=3)
     inject(world, "a", birth)
     assert world.run(until=arrived(world.hosts["a"]), seconds=600)

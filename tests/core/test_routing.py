@@ -533,6 +533,21 @@ def test_a_holder_that_is_back_within_a_moment_is_not_asked() -> None:
     assert bodies(run_idle(peer, 300 * SECOND), SeqnoRequest) == []
 
 
+def test_another_neighbour_is_asked_when_the_one_asked_goes_away() -> None:
+    """Rules: R-17"""
+    peer = make()
+    for link in (1, 2, 3):
+        peer.link_up(link, 10, 0)
+    peer.update(1, [advert(A, 5, 30)], 0)
+    flush(peer, 0)
+    for link, metric in ((2, 60), (3, 70)):
+        peer.update(link, [advert(A, 5, metric)], 1)
+    peer.link_down(1, 600_000)
+    assert len(bodies(peer.outgoing(600_000), SeqnoRequest, 2)) == 1
+    peer.link_down(2, 1_200_000)
+    assert len(bodies(peer.outgoing(1_200_000), SeqnoRequest, 3)) == 1
+
+
 def test_a_detour_is_repaired_at_the_lazy_pace() -> None:
     """Rules: R-18"""
     peer = make(replace(CONFIG, sources_per_name=1))
@@ -616,6 +631,17 @@ def test_the_answer_is_passed_on_without_waiting_for_company() -> None:
 def test_requests_that_lead_nowhere_are_dropped(body: Any) -> None:
     """Rules: R-19"""
     assert ask(relay(), 3, body) == []
+
+
+def test_a_request_may_go_to_another_neighbour_in_the_same_moment() -> None:
+    """Rules: R-20"""
+    peer = relay()
+    body = [NAME, A.public_key, 6, 0, 64]
+    assert [to for to, _ in ask(peer, 3, body)] == [1]
+    peer.link_down(1, 70_000)
+    flush(peer, 70_000)
+    assert [to for to, f in ask(peer, 3, body, 80_000) if to_asks(f)] in ([], [2])
+    assert peer._table.find(NAME, A.public_key).asked[0][2] == 2
 
 
 def test_the_same_request_is_not_passed_on_twice_in_a_moment() -> None:
