@@ -94,6 +94,7 @@ class _Search:
     found: bool = False
     ended: bool = False
     more: bool = False  # there are peers beyond the ring
+    said: dict[tuple[bytes, int], int] = field(default_factory=dict)  # answers by id and link
     timer: Timer | None = field(default=None, repr=False)
 
 
@@ -318,7 +319,9 @@ class Seeker:
         told = [[sealed, metric + cost, min(hops + 1, HOPS_MAX)] for sealed, metric, hops in told]
         search = self._ids.get(seek)
         if search is not None:
-            self._keep(search, tuple(route), told, more=more)
+            said = search.said[seek, link] = search.said.get((seek, link), 0) + bool(told)
+            if said <= PASSED_MAX:  # an honest neighbour passes on no more
+                self._keep(search, tuple(route), told, more=more)
             return
         known = self._passes.get(seek)
         if known is None or link not in known.asked or known.asker not in self._links:

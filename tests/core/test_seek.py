@@ -315,6 +315,23 @@ def test_the_origin_checks_what_it_is_told() -> None:
     assert a.found(NAME) == {d.id}
 
 
+def test_the_origin_checks_no_more_than_an_honest_neighbour_passes_on() -> None:
+    """Rules: R-30, R-31"""
+    world = long_line(3)
+    world.run()
+    a, c = world.nodes["a"], world.nodes["c"]
+    a.seek(NAME)
+    world.run(0.001)
+    seek = next(f for f in a.of(Seek) if isinstance(f, Seek)).body[0]
+    route = [world.nodes["b"].id[:8]]
+    checked = a.routes.refused["unsigned"]
+    for number in range(5 * PASSED_MAX):
+        a.seeker.on_found(1, [seek, route, [[number.to_bytes(100, "big"), 1, 1]], False])
+    assert a.routes.refused["unsigned"] - checked == PASSED_MAX
+    a.seeker.on_found(1, [seek, route, [[sealed(c), 1, 1]], False])
+    assert a.found(NAME) == set()
+
+
 def test_what_was_found_ends_with_its_time_and_with_its_link() -> None:
     """Rules: R-31"""
     world = SeekWorld([("a", "b"), ("b", "c"), ("a", "x")], ONE)
