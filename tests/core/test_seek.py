@@ -471,11 +471,8 @@ def test_malformed_answers_are_dropped(body: Any) -> None:
     assert world.nodes["b"].ctx.counters["seek_malformed"] == 1
 
 
-PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=4) | st.binary(max_size=20),
-    lambda inner: st.lists(inner, max_size=5),
-    max_leaves=12,
-)
+LEAF = st.none() | st.booleans() | st.integers() | st.text(max_size=4) | st.binary(max_size=20)
+PLAIN = LEAF | st.lists(LEAF | st.lists(LEAF, max_size=4), max_size=5)
 
 
 @settings(max_examples=200, deadline=None)
