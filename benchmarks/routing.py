@@ -27,9 +27,11 @@ import networkx as nx
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mfd.core.config import Config
-from mfd.core.frames import Class, Update
+from mfd.core.frames import Class, Found, Seek, Update
+from mfd.core.names import peer_name
 from mfd.core.routetable import RouteTable, State
 from tests.core.routing_world import SECOND, World
+from tests.core.seek_world import SeekWorld
 
 ROUND_US = 70_000  # the slowest hop and the time that news waits for company
 FAULTS = 60  # in one storm, 50 ms apart in the mean
@@ -213,13 +215,14 @@ def failures(args: argparse.Namespace) -> Iterator[list[Any]]:
     """Single links that fail, one after the other, in networks at rest."""
     for name, graph in shapes(args.peers, args.seed).items():
         world = settled(graph, args.seed)
+        _rest(world)
         edges = random.Random(args.seed).sample(sorted(graph.edges), min(args.links, graph.size()))
         entries, frames, ratios = [], [], []
         for edge in edges:
             before = _routes(world)
             entries_0, frames_0 = world.entries, world.frames
             world.link_down(*edge)
-            world.run(8 * SECOND)
+            world.run(100 * SECOND)  # the lazy repair included
             after = _routes(world)
             changed = [key for key in before if before[key] != after.get(key)]
             bound = R4 * sum(graph.degree[key[0]] for key in changed)
@@ -227,7 +230,7 @@ def failures(args: argparse.Namespace) -> Iterator[list[Any]]:
             frames.append(world.frames - frames_0)
             ratios.append(entries[-1] / bound if bound else float(entries[-1] > 0))
             world.link_up(*edge)
-            world.run(60 * SECOND)
+            _rest(world)
         yield [
             name,
             len(edges),
@@ -239,6 +242,14 @@ def failures(args: argparse.Namespace) -> Iterator[list[Any]]:
         ]
 
 
+def _rest(world: Observed) -> None:
+    """Wait until nobody says anything any more, not at the lazy pace either."""
+    frames = -1
+    while frames != world.frames:
+        frames = world.frames
+        world.run(200 * SECOND)
+
+
 def _routes(world: Observed) -> dict[Any, Any]:
     return {
         (node, s.newest.name, s.newest.holder, cls): (best.link, best.record.seqno, best.metric)
@@ -248,6 +259,45 @@ def _routes(world: Observed) -> dict[Any, Any]:
         for cls in Class
         if (best := s.best[cls])
     }
+
+
+def seeks(args: argparse.Namespace) -> Iterator[list[Any]]:
+    """Searches for holders beyond those that routing tells of, and for peers by their id."""
+    for name, graph in shapes(args.peers, args.seed).items():
+        dice = random.Random(f"{args.seed}/{name}")
+        world = SeekWorld([(f"{a:03}", f"{b:03}") for a, b in graph.edges])
+        nodes = sorted(world.nodes)
+        world.hold("d", *dice.sample(nodes, min(20, len(nodes) // 2)))
+        world.run(20)
+        for kind in ("holder", "peer"):
+            found, times, frames, volume = [], [], [], []
+            for source in dice.sample(nodes, args.searches):
+                node = world.nodes[source]
+                other = world.nodes[dice.choice([n for n in nodes if n != source])]
+                known = {s.holder for s in node.routes.holders("d")} | {node.id}
+                wanted = ("d", known) if kind == "holder" else (peer_name(other.id), ())
+                for each in world.nodes.values():
+                    each.sent.clear()
+                start, said = world.now, node.seek(wanted[0], but=wanted[1])
+                while not said:
+                    world.run(0.05)
+                world.run(1)
+                sent = [s for n in world.nodes.values() for s in n.sent]
+                mine = [s for s in sent if isinstance(s[2], Seek | Found)]
+                found.append(said[0])
+                times.append((world.now - start) / SECOND - 1)
+                frames.append(len(mine) / len(nodes))
+                volume.append(sum(size for *_, size in mine) / len(nodes))
+                world.run(30)
+            yield [
+                name,
+                kind,
+                f"{sum(found)}/{len(found)}",
+                median(times),
+                median(frames),
+                max(frames),
+                median(volume),
+            ]
 
 
 def size(args: argparse.Namespace) -> Iterator[list[Any]]:
@@ -277,7 +327,8 @@ def main() -> None:
     parser.add_argument(
         "--sizes", type=lambda text: [int(n) for n in text.split(",")], default=[8, 16, 32, 64]
     )
-    parser.add_argument("--only", default="loops,failures,size")
+    parser.add_argument("--searches", type=int, default=12, help="on each graph, of each kind")
+    parser.add_argument("--only", default="loops,failures,seeks,size")
     args = parser.parse_args()
     print(f"`{shlex.join(['python', *sys.argv])}`, seed {args.seed}")
     start = time.perf_counter()
@@ -311,6 +362,20 @@ def main() -> None:
                 "largest share of R4",
             ],
             failures(args),
+        )
+    if "seeks" in args.only:
+        table(
+            "SEEK for one of 20 holders beyond those known, and for a peer that announces nothing",
+            [
+                "graph",
+                "for a",
+                "found",
+                "s, median",
+                "frames a peer, median",
+                "most",
+                "bytes a peer, median",
+            ],
+            seeks(args),
         )
     if "size" in args.only:
         table(
