@@ -138,6 +138,8 @@ class Choice:
         then: Callable[[], None],
         found: bool,
     ) -> None:
+        if self._sought.get(walker.id) is not sought:
+            return  # the walker has been away since: whoever owns it now decides anew
         now = {s.holder for s in self._holders(walker.plan.names)}
         sought.found = frozenset(h for h in now if h[:MARK_BYTES] not in but)
         found = found and bool(sought.found)
