@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mfd.core.birth import bear
-from mfd.core.config import Config
 from mfd.core.effects import Report
 from mfd.learn.holdings import Holding
 from mfd.learn.layers import find_layers, load, pack
@@ -125,7 +124,7 @@ def run(
         order=order,
         layers_per_stop=layers_per_stop,
         full_laps=full_laps,
-        min_holders=min(len(holders), Config().sources_per_name),
+        min_holders=len(holders),
         seed=seed,
         learn=learn,
     )

@@ -50,7 +50,8 @@ def send(
     plan: Annotated[Path | None, typer.Option(help="Plan file (TOML).")] = None,
     mode: Annotated[str | None, typer.Option(help="snake, walk or fedavg.")] = None,
     names: Annotated[
-        list[str] | None, typer.Option(help="Data name whose holders are visited.")
+        list[str] | None,
+        typer.Option(help="Data name whose holders are visited; digits means digits/... too."),
     ] = None,
     verify: Annotated[
         list[str] | None, typer.Option(help="Data name whose holders measure after each lap.")
@@ -278,11 +279,17 @@ def packet_join(
 
 
 @topology_app.command("show")
-def topology_show(file: Graph, as_json: Json = False) -> None:
-    """Show nodes and links."""
+def topology_show(
+    file: Graph,
+    as_json: Json = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a picture instead: .svg, .png or .pdf.")
+    ] = None,
+) -> None:
+    """Draw a graph, and list its nodes and links."""
     from mfd.cli import graphs
 
-    graphs.show(file, as_json=as_json)
+    graphs.show(file, as_json=as_json, out=out)
 
 
 @topology_app.command("check")
@@ -298,16 +305,30 @@ def topology_check(
 
 @topology_app.command("make")
 def topology_make(
-    kind: Annotated[str, typer.Argument(help="line, ring, star, grid, clique, geometric, ...")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="line, ring, star, tree, grid, clique, barbell, small-world, scale-free, geometric"
+        ),
+    ],
     nodes: Annotated[int, typer.Argument(help="How many.")],
     out: Annotated[Path, typer.Option(help="File to write; its ending tells the format.")],
     seed: Annotated[int, typer.Option(help="For the random kinds.")] = 0,
     port: Annotated[int, typer.Option(help="First of the ports on 127.0.0.1; 0: none.")] = 47611,
+    hold: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=ADDRESS",
+            help="Data for the holders; {i} and {n} in the address deal it out in parts, without "
+            "them the last holder gets it.",
+        ),
+    ] = None,
+    holders: Annotated[int, typer.Option(help="How many nodes hold data; 0: all.")] = 0,
 ) -> None:
     """Make a graph."""
     from mfd.cli import graphs
 
-    graphs.make_file(kind, nodes, out, seed=seed, port=port)
+    graphs.make_file(kind, nodes, out, seed=seed, port=port, hold=hold or [], holders=holders)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 Json = dict[str, Any]
+HOLD_HELP = """Offer data, as digits/train=sklearn:digits. With announce=labels among the options of
+the address, the network is told how its labels are distributed, rounded to 1/20."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -33,7 +35,7 @@ def peer(
     ] = None,
     hold: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=ADDRESS", help="Offer data, as digits/train=sklearn:digits."),
+        typer.Option(metavar="NAME=ADDRESS", help=HOLD_HELP),
     ] = None,
     state: Annotated[
         Path | None, typer.Option(help="Folder of key, ledger and objects.", file_okay=False)

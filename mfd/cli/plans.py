@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from mfd.cli.errors import Misuse, nearest, read_toml
+from mfd.core.policy import CHOOSE_KEY, POLICIES
 from mfd.packet.plan import MODES, Plan, encode_plan
 
 __all__ = ["join_plan", "make_plan", "parse_recipe", "parse_sets", "read_plan"]
 
 NOT_IN_FILES = ("home", "extra")
-PLAN_FIELDS = tuple(f.name for f in fields(Plan) if f.name not in NOT_IN_FILES)
+CHOOSE = "choose"  # in which order holders are asked; a plan carries it as an optional field
+PLAN_FIELDS = (*(f.name for f in fields(Plan) if f.name not in NOT_IN_FILES), CHOOSE)
 LISTS = ("names", "verify")
 Table = dict[str, Any]
 
@@ -115,8 +117,12 @@ def make_plan(table: Mapping[str, Any], home: bytes) -> Plan:
     if mode not in MODES:
         raise Misuse(f"there is no mode {mode!r}; {nearest(str(mode), MODES)}")
     values: dict[str, Any] = {key: tuple(v) if key in LISTS else v for key, v in table.items()}
+    choose = values.pop(CHOOSE, "nearest")
+    if choose not in POLICIES:
+        raise Misuse(f"there is no choice {choose!r}; {nearest(str(choose), POLICIES)}")
+    extra = {} if choose == "nearest" else {CHOOSE_KEY: choose}
     try:
-        plan = Plan(home=home, **values)
+        plan = Plan(home=home, **values, extra=extra)
         encode_plan(plan)
     except (ValueError, TypeError, OverflowError) as exc:
         raise Misuse(str(exc)) from exc

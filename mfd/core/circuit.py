@@ -13,7 +13,7 @@ from typing import Protocol
 from mfd.core.frames import Class, ResetCode, Via
 from mfd.packet.objects import Buffer
 
-__all__ = ["Accept", "Channel", "Circuit", "Leg", "Listener", "NextHop", "Refusal"]
+__all__ = ["Accept", "Channel", "Circuit", "Leg", "Listener", "NextHop", "Refusal", "Trails"]
 
 TAIL_BYTES = 64 << 10  # what waits is kept in pieces of about so much
 
@@ -94,6 +94,17 @@ class Refusal(Exception):
 Accept = Callable[["Circuit", bytes], Listener]
 NextHop = Callable[[Via, Class], "tuple[int, Via] | None"]
 """Given what an OPEN promises, the link to go on and a strictly nearer promise, or None."""
+
+
+class Trails(Protocol):
+    """Ways to peers that routing knows no route to."""
+
+    def way(self, peer: bytes) -> tuple[tuple[bytes, ...], Via] | None:
+        """Return the marks of the next hops, and what to follow from there; None: not now."""
+        ...
+
+    def broke(self, peer: bytes) -> None:
+        """A circuit along this way did not come to stand."""
 
 
 class Flow(Protocol):
@@ -214,6 +225,7 @@ class Circuit:
         self.listener: Listener | None = None  # None at a relay
         self.first = first
         self.second: Leg | None = None  # relay only: the side toward the target
+        self.sought = b""  # the target, where the way was found by SEEK
         self.reserved = 0  # bytes set aside for it
         self.moved = 0  # bytes sent on or taken in, since `since_us`
         self.since_us = 0

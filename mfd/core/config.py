@@ -27,7 +27,7 @@ class Config:
     redial_max_us: int = 30 * SECOND_US
     links_max: int = 64
     # routing
-    sources_per_name: int = 8  # without SEEK the walk sees no holder beyond these
+    sources_per_name: int = 4  # SEEK finds the others
     names_max: int = 4_096
     adverts_per_link_max: int = 4_096
     sources_max: int = 16_384  # (name, holder) pairs remembered, about 1 KiB each
@@ -36,6 +36,14 @@ class Config:
     seqno_retries: int = 3  # each after twice the time; then at the lazy pace
     seqno_lazy_us: int = 30 * SECOND_US  # repair of a detour; doubles up to 64 times itself
     record_valid_us: int = 3_600 * SECOND_US
+    # seek
+    seek_every_us: int = 5 * SECOND_US  # one ring in the mean; the rings of one search at once
+    seek_rings: tuple[int, ...] = (2, 4, 8, 16)  # hops; the next where the one before found nobody
+    seek_hop_us: int = 50_000  # allowed for a hop, each way, before the next ring
+    seek_share: float = 0.02  # of a link, for SEEK and its answers
+    seek_floor_bytes_per_s: int = 2_000  # at least that
+    seek_again_us: int = 30 * SECOND_US  # after a search in vain; doubles up to 64 times itself
+    seek_keep_us: int = 300 * SECOND_US  # what was found is believed so long
     # transfer
     thin_window_bytes: int = 8 << 10
     bulk_window_bytes: int = 256 << 10  # at first; grows to 2 x goodput x round trip of the link

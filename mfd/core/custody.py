@@ -148,6 +148,7 @@ class Walker:
     activity: str = ""
     measured: bytes = b""  # version that was measured
     shunned: dict[bytes, int] = field(default_factory=dict)  # holder -> until when
+    unfit: dict[bytes, int] = field(default_factory=dict)  # holder with nothing for it -> until
     arrived_bytes: int = 0
     lease: Any = None  # handover's and lease's own state
     busy: bool = False  # a job, an offer or an errand is under way

@@ -26,6 +26,7 @@ from mfd.core.custody import SEQ_MAX, Identity, Version, Walker, open_identity
 from mfd.core.exchange import Exchange
 from mfd.core.handover import BUSY, UNFIT
 from mfd.core.messages import Kind, Message
+from mfd.core.names import beneath
 from mfd.core.tasks import Task, read_claims, read_task, relayer, seed_of, why_no_child
 from mfd.core.walkers import Walkers
 from mfd.packet.errors import Fault, PacketError
@@ -138,15 +139,16 @@ class Errands:
         """The learner's job for an errand here, or None where the data is not held."""
         kind, ranges, journey = task
         plan = identity.plan
-        names = plan.verify if kind == "measure" else plan.names
-        name = next((n for n in names if n in self._holdings), None)
-        if name is None:
+        measure = kind == "measure"
+        wanted, but = (plan.verify, ()) if measure else (plan.names, plan.verify)
+        names = beneath(wanted, self._holdings, but=but)
+        if not names:
             return None
         return LearnTask(
-            kind="measure" if kind == "measure" else "train",
+            kind="measure" if measure else "train",
             plan=encode_plan(plan),
             layers=version.manifest.layers,
-            name=name,
+            name=names[version.manifest.progress.lap % len(names)],
             trained=ranges,
             journey=journey,
             seed=seed_of(plan.seed, version.manifest.seq, self._ctx.me),

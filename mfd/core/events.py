@@ -167,6 +167,7 @@ class Held:
 
     name: str
     samples: int
+    labels: bytes = b""  # rounded histogram (core.sources), where the owner wants it told
 
 
 @dataclass(frozen=True, slots=True)

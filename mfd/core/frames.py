@@ -27,6 +27,7 @@ __all__ = [
     "Credit",
     "Data",
     "End",
+    "Found",
     "Frame",
     "Open",
     "Opened",
@@ -34,6 +35,7 @@ __all__ = [
     "Pong",
     "Reset",
     "ResetCode",
+    "Seek",
     "SeqnoRequest",
     "Update",
     "Via",
@@ -116,13 +118,27 @@ class SeqnoRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Seek:
+    """Somebody looks for a holder; the fields are the seeker's business."""
+
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Holders that a SEEK has found, on the way back to who asked."""
+
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Open:
     """Set up a circuit toward `target`."""
 
     circuit: int  # label on this link
     target: bytes
     via: Via | None  # None: the target is the receiver itself, or its neighbour
-    route: tuple[bytes, ...]  # explicit hops, 8 bytes each, at most 64; empty: follow `via`
+    route: tuple[bytes, ...]  # next hops, 8 bytes each, at most 64; then, or if empty: `via`
     nonce: bytes  # 16 bytes, the same on every hop
     hops: int  # so far
     cls: Class
@@ -172,7 +188,8 @@ class Reset:
     retry_us: int
 
 
-Frame = Ping | Pong | Bye | Update | SeqnoRequest | Open | Opened | Data | Credit | End | Reset
+Told = Update | SeqnoRequest | Seek | Found  # one value each, read elsewhere
+Frame = Ping | Pong | Bye | Told | Open | Opened | Data | Credit | End | Reset
 
 _TYPES: dict[type[Any], int] = {
     Ping: 1,
@@ -180,6 +197,8 @@ _TYPES: dict[type[Any], int] = {
     Bye: 3,
     Update: 4,
     SeqnoRequest: 5,
+    Seek: 12,
+    Found: 13,
     Open: 16,
     Opened: 17,
     Credit: 19,
@@ -199,7 +218,7 @@ def encode_data(circuit: int) -> bytes:
 def encode_frame(frame: Frame) -> bytes:
     """One whole control frame."""
     assert not isinstance(frame, Data)
-    fields: Any = frame.body if isinstance(frame, Update | SeqnoRequest) else _values(frame)
+    fields: Any = frame.body if isinstance(frame, Told) else _values(frame)
     return bytes((_TYPES[type(frame)],)) + bytes(msgpack.packb(fields))
 
 
@@ -315,6 +334,8 @@ _READERS: dict[int, Callable[[list[Any]], Frame]] = {
     3: lambda b: Bye(_text(_row(b, 1)[0])),
     4: Update,
     5: SeqnoRequest,
+    12: Seek,
+    13: Found,
     16: _read_open,
     17: _read_opened,
     19: lambda b: Credit(_whole(_row(b, 2)[0], 31), _whole(b[1], 31)),

@@ -157,6 +157,8 @@ class Handover:
         if offer is None or message.sender != offer.target:
             return offer is not None
         limit = self._ctx.config.failed_holder_us
+        if code == UNFIT:
+            offer.walker.unfit[offer.target] = self._ctx.now_us + limit
         self._gave_up(offer, reason, min(retry_us, limit) if code == BUSY else limit)
         return True
 

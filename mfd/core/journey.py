@@ -7,20 +7,21 @@ Source: spec/walk.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from mfd.core.context import Context, Timer
+from mfd.core.choice import Choice
+from mfd.core.context import Context
 from mfd.core.custody import Role, Version, Walker
 from mfd.core.errands import Errand, Errands
 from mfd.core.handover import Handover
 from mfd.core.lease import Leases
 from mfd.core.notices import Notices
+from mfd.core.parking import Parking
 from mfd.core.tasks import relayer, round_told, seed_of, stop_told
 from mfd.core.walk import (
     Arrive,
-    Known,
     Measure,
     Move,
     Round,
@@ -53,30 +54,30 @@ class Journey:
         errands: Errands,
         leases: Leases,
         notices: Notices,
-        holders: Callable[[Sequence[str]], Sequence[Known]],
-        holdings: Mapping[str, int],
+        choice: Choice,
     ) -> None:
         self._ctx = ctx
         self._walkers = walkers
         self._notices = notices
-        self._wakes: dict[bytes, Timer] = {}  # by walker: when to look again
-        self._skips: dict[bytes, int] = {}  # by walker: how often a lap was about to be cut short
+        self._parking = Parking(ctx, notices, self.advance)
+        self._again, self._park = self._parking.again, self._parking.park
+        self.appeared = self._parking.appeared
         self._handover = handover
         self._errands = errands
         self._leases = leases
-        self._holders = holders
-        self._holdings = holdings
+        self._choice = choice
 
     # what custody asks and tells
 
     def may_hold(self, walker: Walker) -> bool:
         """Holders of what the plan names, its home, and peers set up for it take custody."""
-        plan = walker.plan
-        named = any(name in self._holdings for name in plan.names)
-        return named or plan.home == self._ctx.me or self._ctx.config.custodian
+        home = walker.plan.home == self._ctx.me
+        return home or self._ctx.config.custodian or bool(self._choice.data(walker))
 
     def owned(self, walker: Walker) -> None:
         """The walker is ours: go on."""
+        self._choice.forget(walker)
+        self._parking.goes_on(walker)
         self.advance(walker)
 
     def fenced(self, walker: Walker) -> None:
@@ -96,17 +97,22 @@ class Journey:
             return
         now_us = self._ctx.now_us
         walker.shunned = {h: t for h, t in walker.shunned.items() if t > now_us}
+        if self._choice.seeks(walker, version, partial(self._sought, walker, version)):
+            walker.busy = True
+            return
         step = decide(
             walker.plan,
             version.manifest,
             self._ctx.me,
-            holders=self._holders(walker.plan.names),
-            verifiers=self._holders(walker.plan.verify),
+            holders=self._choice.holders(walker),
+            verifiers=self._choice.verifiers(walker),
             measured=walker.measured == version.digest,
             shunned=frozenset(walker.shunned),
         )
         if not isinstance(step, SkipLap):
-            self._skips.pop(walker.id, None)
+            self._parking.patient(walker)
+        if not isinstance(step, SkipLap | Move | Wait):
+            self._parking.goes_on(walker)
         match step:
             case Train(ranges=ranges, journey=journey):
                 self._train(walker, version, ranges, journey)
@@ -123,20 +129,13 @@ class Journey:
             case Wait(reason=reason):
                 self._park(walker, reason)
 
-    def _again(self, walker: Walker, delay_us: int) -> None:
-        walker.busy = False
-        if walker.id in self._wakes:
-            self._wakes[walker.id].cancel()
-        self._wakes[walker.id] = self._ctx.after(delay_us, partial(self.advance, walker))
-
-    def _park(self, walker: Walker, reason: str) -> None:
-        if walker.activity != f"parked: {reason}":
-            walker.activity = f"parked: {reason}"
-            self._notices.tell(walker, "parked", {"reason": reason})
-        self._again(walker, self._ctx.config.park_retry_us)
+    def _sought(self, walker: Walker, version: Version) -> None:
+        if walker.version is version and walker.role is Role.OWN:
+            self._again(walker, 0)
 
     def _move(self, walker: Walker, targets: tuple[bytes, ...], why: str) -> None:
         walker.busy = True
+        why = self._choice.why(walker, targets[0], why)
         self._notices.tell(walker, "chosen", {"target": targets[0].hex(), "reason": why})
         self._handover.offer(walker, targets, partial(self._nobody, walker))
 
@@ -154,8 +153,9 @@ class Journey:
         ranges: tuple[Range, ...],
         journey: tuple[float, float],
     ) -> None:
-        name = next((n for n in walker.plan.names if n in self._holdings), None)
-        assert name is not None, "decide() trains only where data is held"
+        names = self._choice.data(walker)
+        assert names, "decide() trains only where data is held"
+        name = names[version.manifest.progress.lap % len(names)]
         walker.busy = True
         shown = "+".join(f"{low}:{high}" for low, high in ranges)
         walker.activity = f"training layers {shown} on {name}"
@@ -185,7 +185,7 @@ class Journey:
             before.progress,
             self._ctx.me,
             steps=None,
-            holders=self._holders(walker.plan.names),
+            holders=self._choice.holders(walker),
             layers=len(before.layers),
         )
         self._commit_progress(walker, version, progress)
@@ -206,7 +206,7 @@ class Journey:
             before.progress,
             self._ctx.me,
             steps=int(result.claims.get("steps", 0)),
-            holders=self._holders(walker.plan.names),
+            holders=self._choice.holders(walker),
             layers=len(before.layers),
         )
         manifest = replace(
@@ -253,11 +253,13 @@ class Journey:
 
     def _skip(self, walker: Walker, version: Version) -> None:
         """Cut a lap short once its other holders have stayed away; routes may only be late."""
-        tries = self._skips[walker.id] = self._skips.get(walker.id, 0) + 1
-        if tries <= SKIP_RETRIES:
+        progress = version.manifest.progress
+        missed = len(progress.visited) < (progress.holders or walker.plan.min_holders)
+        wait_us = SKIP_RETRIES * self._ctx.config.park_retry_us if missed or walker.shunned else 0
+        if not self._parking.out_of_patience(walker, wait_us):
             self._park(walker, "the other holders of this lap are out of reach")
             return
-        self._skips.pop(walker.id)
+        self._parking.patient(walker)
         walker.busy = True
         progress = after_round(walker.plan, version.manifest.progress, clients=0, steps=0)
         self._commit_progress(walker, version, progress)

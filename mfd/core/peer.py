@@ -12,6 +12,7 @@ from functools import partial
 from typing import assert_never
 
 from mfd.core import ways
+from mfd.core.choice import Choice
 from mfd.core.circuit import Channel, Listener
 from mfd.core.config import Config
 from mfd.core.context import Context
@@ -50,12 +51,14 @@ from mfd.core.frames import (
     Credit,
     Data,
     End,
+    Found,
     Frame,
     Open,
     Opened,
     Ping,
     Pong,
     Reset,
+    Seek,
     SeqnoRequest,
     Update,
     Via,
@@ -63,17 +66,21 @@ from mfd.core.frames import (
     encode_frame,
 )
 from mfd.core.handover import Handover
+from mfd.core.holding import Holdings
 from mfd.core.journey import Journey
 from mfd.core.lease import Leases
 from mfd.core.membership import Membership
 from mfd.core.messages import Kind, Message
+from mfd.core.names import peer_name
 from mfd.core.notices import Notices
 from mfd.core.reception import Reception
 from mfd.core.routing import Routes, Source
 from mfd.core.seals import Sealer, Seals
-from mfd.core.status import LinkStatus, Status
+from mfd.core.seek import Seeker
+from mfd.core.showing import link_status, must_be_found, walker_status
+from mfd.core.status import Status
 from mfd.core.transfer import Circuits
-from mfd.core.walkers import Walkers, walker_status
+from mfd.core.walkers import Walkers
 from mfd.packet.errors import PacketError
 from mfd.packet.objects import object_digest
 from mfd.packet.signing import Signer, Verifier
@@ -95,12 +102,14 @@ class Peer:
     ) -> None:
         self._ctx = ctx = Context(signer=signer, verify=verify, config=config, seed=seed)
         self.id = signer.public_key
-        self._holdings: dict[str, int] = {}
+        self._holdings = Holdings()
         self._routes: Routes | None = None  # until the store is open
         self._announced = False
         self._members = Membership(ctx)
         self._seals = Seals(ctx, lambda: self._circuits, sealer, self._accept)
-        self._circuits = Circuits(ctx, self._next_hop, self._seals.accept)
+        self._seeker = Seeker(ctx, lambda: self._routes)
+        trails = ways.Trails(self._seeker)
+        self._circuits = Circuits(ctx, self._next_hop, self._seals.accept, trails)
         self._walkers = Walkers(ctx)
         self._courier = Courier(ctx, lambda: self._seals, self._via, self._deliver)
         self._exchange = Exchange(ctx, lambda: self._seals, self._via)
@@ -116,8 +125,7 @@ class Peer:
             handover=self._handover,
             errands=self._errands,
             leases=self._leases,
-            holders=self._holders,
-            holdings=self._holdings,
+            choice=Choice(ctx, self._holders, self._seeker, self._holdings),
         )
         self._reception.traveller = self._journey
         self._leases.reissuer = self._journey
@@ -162,11 +170,10 @@ class Peer:
                 self._members.dial_failed(address, reason)
             case Restored():
                 self._restored(event)
-            case Held(name=name, samples=samples):
-                self._hold(name, samples)
+            case Held():
+                self._hold(event)
             case Unheld(name=name):
-                self._holdings.pop(name, None)
-                self._known_routes().unhold(name, self._ctx.now_us)
+                self._holdings.unhold(self._known_routes(), name, self._ctx.now_us)
             case Joined(address=address):
                 self._members.join(address)
             case Injected():
@@ -181,14 +188,14 @@ class Peer:
         """After every event: announce ourselves while walkers depend on us, send routing news."""
         if self._routes is None:
             return
-        wanted = any(w.role in (Role.OWN, Role.SHADOW) or w.held for w in self._walkers)
+        wanted = any(must_be_found(walker, self.id) for walker in self._walkers)
         if wanted != self._announced:
             self._announced = wanted
-            name = "@" + self.id.hex()
             if wanted:
-                self._routes.hold(name, 0, self._ctx.now_us)
+                self._routes.hold(peer_name(self.id), 0, self._ctx.now_us)
             else:
-                self._routes.unhold(name, self._ctx.now_us)
+                self._routes.unhold(peer_name(self.id), self._ctx.now_us)
+        self._journey.appeared(self._routes.take_appeared())
         for link, frame in self._routes.outgoing(self._ctx.now_us):
             if link in self._members.neighbours:
                 self._ctx.send(link, encode_frame(frame))
@@ -209,12 +216,12 @@ class Peer:
         for walker in self._walkers:
             self._reception.restored(walker)
 
-    def _hold(self, name: str, samples: int) -> None:
+    def _hold(self, held: Held) -> None:
+        routes, now_us = self._known_routes(), self._ctx.now_us
         try:
-            self._known_routes().hold(name, samples, self._ctx.now_us)
+            self._holdings.hold(routes, held.name, held.samples, now_us, labels=held.labels)
         except ValueError as error:
             raise CommandFailed(str(error)) from error
-        self._holdings[name] = samples
         for walker in self._walkers:
             self._journey.advance(walker)
 
@@ -260,11 +267,13 @@ class Peer:
         self._circuits.link_up(
             up.link, up.peer, outbound=up.outbound, paced=up.paced, private=up.private
         )
+        self._seeker.link_up(up.link, up.peer, up.cost)
         self._known_routes().link_up(up.link, up.cost, self._ctx.now_us, peer=up.peer)
 
     def _link_down(self, link: int, reason: str) -> None:
         if link in self._members.neighbours:
             self._members.link_down(link, reason)
+            self._seeker.link_down(link)
             self._known_routes().link_down(link, self._ctx.now_us)
             self._circuits.link_down(link)  # last: who listens to a circuit asks the others
 
@@ -292,6 +301,10 @@ class Peer:
                 self._known_routes().update(link, body, self._ctx.now_us)
             case SeqnoRequest(body=body):
                 self._known_routes().request(link, body, self._ctx.now_us)
+            case Seek(body=body):
+                self._seeker.on_seek(link, body)
+            case Found(body=body):
+                self._seeker.on_found(link, body)
             case _:
                 assert_never(frame)
 
@@ -304,7 +317,7 @@ class Peer:
         return ways.via(self._known_routes(), peer, cls)
 
     def _holders(self, names: Sequence[str]) -> list[Source]:
-        return ways.holders(self._known_routes(), names)
+        return ways.holders(self._known_routes(), names, self._seeker)
 
     def _accept(self, circuit: Channel, hello: bytes) -> Listener:
         if circuit.cls is Class.THIN:
@@ -359,23 +372,13 @@ class Peer:
 
     def status(self) -> Status:
         """Take a snapshot for the owner of this peer."""
-        links = tuple(
-            LinkStatus(
-                link=link,
-                peer=n.up.peer.hex(),
-                address=n.up.address,
-                outbound=n.up.outbound,
-                cost=n.up.cost,
-                silent_us=self._ctx.now_us - n.heard_us,
-            )
-            for link, n in self._members.neighbours.items()
-        )
+        now_us, links = self._ctx.now_us, self._members.neighbours.items()
         return Status(
             peer=self.id.hex(),
             network=self._ctx.config.network,
-            links=links,
+            links=tuple(link_status(link, neighbour, now_us) for link, neighbour in links),
             routes=self._routes.snapshot() if self._routes else (),
-            walkers=tuple(walker_status(w) for w in self._walkers),
+            walkers=tuple(map(walker_status, self._walkers)),
             holdings=dict(self._holdings),
             circuits=len(self._circuits),
             objects=len(self._walkers.objects),

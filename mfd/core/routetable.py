@@ -10,7 +10,7 @@ Source: spec/routing.md, sections "Selection" and "Advertising"; RFC 8966 sectio
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,9 +19,12 @@ from mfd.core.frames import Class
 from mfd.core.sources import Record
 
 __all__ = [
+    "DETOUR",
     "ENTRIES_MAX",
     "HOPS_MAX",
+    "LOST",
     "METRIC_MAX",
+    "STARVING",
     "Distance",
     "Key",
     "Neighbour",
@@ -36,11 +39,13 @@ METRIC_MAX = 1 << 31  # anything above is out of reach
 HOPS_MAX = 255
 ENTRIES_MAX = 512  # in one UPDATE
 BODY_BYTES_MAX = 48 << 10
+DETOUR, LOST, STARVING = range(3)  # a longer way than need be; one holder; the whole name
 ENTRY_OVERHEAD_BYTES = 32  # MessagePack heads and numbers of one entry, at most
 
 Key = tuple[str, bytes]  # (name, holder)
 Distance = tuple[int, int]  # (seqno, metric)
 Told = tuple[tuple[int, int, int] | None, ...]  # by class: (seqno, metric, hops)
+Asked = tuple[int, int, int]  # a request for a newer seqno: seqno, when, link
 NOTHING: Told = (None,) * len(Class)
 
 
@@ -77,7 +82,7 @@ class State:
     best: list[Route | None] = field(default_factory=_by_class)  # selected
     offer: list[Route | None] = field(default_factory=_by_class)  # selected and not pruned
     feasibility: list[Distance | None] = field(default_factory=_by_class)
-    asked: list[Distance | None] = field(default_factory=_by_class)  # seqno last asked for, when
+    asked: list[Asked | None] = field(default_factory=_by_class)
 
 
 @dataclass(slots=True)
@@ -106,6 +111,7 @@ class RouteTable:
         self.links: dict[int, Neighbour] = {}
         self.names: dict[str, dict[bytes, State]] = {}
         self.count = 0  # of states
+        self.appeared: set[str] = set()  # names of which a holder has come into reach
         self.wake_us: int | None = None  # never later than the first thing to do
 
     def find(self, name: str, holder: bytes) -> State | None:
@@ -211,27 +217,28 @@ class RouteTable:
         if limit is None or is_nearer(said, limit):
             state.feasibility[cls] = said
 
-    def candidates(self, state: State, cls: Class) -> list[tuple[Route, Route]]:
-        """Return (route from here, advertisement) for each neighbour that advertises the source."""
-        pairs = []
+    def reachable(self, state: State, cls: Class) -> Iterator[tuple[int, int, Route]]:
+        """Yield (metric from here, link, advertisement) for each neighbour that advertises it."""
         for link, adverts in state.adverts.items():
             advert = adverts[cls]
             if advert is not None:
                 metric = advert.metric + self.links[link].cost[cls]
                 if metric <= METRIC_MAX:
-                    hops = min(advert.hops + 1, HOPS_MAX)
-                    pairs.append((Route(link, advert.record, metric, hops), advert))
-        return pairs
+                    yield metric, link, advert
 
     def select(self, state: State, cls: Class) -> None:
         """Choose the nearest feasible route; of equals the present one, then the lowest link."""
         now = state.best[cls]
         here = now.link if now else None
-        state.best[cls] = min(
-            (route for route, ad in self.candidates(state, cls) if self.feasible(state, cls, ad)),
-            key=lambda route: (route.metric, route.link != here, route.link),
+        least = min(
+            (
+                (metric, link != here, link, advert)
+                for metric, link, advert in self.reachable(state, cls)
+                if self.feasible(state, cls, advert)
+            ),
             default=None,
         )
+        state.best[cls] = None if least is None else _onward(least[0], least[2], least[3])
 
     def order(self, route: Route) -> tuple[Any, ...]:
         """The ranking of sources, the same at every peer: two orders side by side never settle."""
@@ -248,8 +255,11 @@ class RouteTable:
         states = self.names.get(name, {})
         for holder in changed:
             if holder != self.me and holder in states:
+                before = states[holder].best[Class.THIN]
                 for cls in Class:
                     self.select(states[holder], cls)
+                if before is None and states[holder].best[Class.THIN] is not None:
+                    self.appeared.add(name)
         for cls in Class:
             kept = self.ranked(name, cls)[: self.config.sources_per_name]
             offers = {route.record.holder: route for route in kept}
@@ -290,35 +300,40 @@ class RouteTable:
 
     def toward(self, state: State, cls: Class, asker: int) -> int | None:
         """Return the link for a seqno request: a feasible route first, never back to the asker."""
-        pairs = [pair for pair in self.candidates(state, cls) if pair[0].link != asker]
-        if not pairs:
-            return None
-        return min(
-            pairs,
-            key=lambda pair: (not self.feasible(state, cls, pair[1]), pair[0].metric, pair[0].link),
-        )[0].link
+        ways = (
+            (not self.feasible(state, cls, advert), metric, link)
+            for metric, link, advert in self.reachable(state, cls)
+            if link != asker
+        )
+        return min(ways, default=(True, 0, None))[2]
 
-    def wants(self, name: str) -> tuple[bool, list[Want]]:
-        """Return (nothing feasible at all, what a newer seqno would repair), nearest first."""
-        lacking: list[Want] = []
-        better: list[Want] = []
+    def wants(self, name: str) -> tuple[int, list[Want]]:
+        """Return (how bad it is, what a newer seqno would repair), nearest first.
+
+        A holder without a feasible route is lost only while the list is not full: nobody was
+        pruned then.
+        """
+        found: tuple[list[Want], ...] = ([], [], [])  # by DETOUR, LOST, STARVING
         for cls in Class:
             ranks = [self.order(route) for route in self.ranked(name, cls)]
             worst = ranks[: self.config.sources_per_name][-1:]
             full = len(ranks) >= self.config.sources_per_name
             for holder, state in self.names.get(name, {}).items():
                 best = state.best[cls]
-                for route, advert in self.candidates(state, cls):
-                    if best is not None and route.metric >= best.metric:
+                for metric, link, advert in self.reachable(state, cls):
+                    if best is not None and metric >= best.metric:
                         continue
-                    if self.feasible(state, cls, advert) or route.link is None:
+                    if self.feasible(state, cls, advert):
                         continue
-                    want = Want(route.metric, holder, cls, route.link)
+                    want = Want(metric, holder, cls, link)
                     if not ranks:
-                        lacking.append(want)
-                    elif not full or self.order(route) <= worst[0]:
-                        better.append(want)
-        return bool(lacking), sorted(lacking or better)
+                        found[STARVING].append(want)
+                    elif not full:
+                        found[DETOUR if best else LOST].append(want)
+                    elif self.order(_onward(metric, link, advert)) <= worst[0]:
+                        found[DETOUR].append(want)
+        worst_need = max((need for need in (STARVING, LOST) if found[need]), default=DETOUR)
+        return worst_need, sorted(found[worst_need])
 
     # advertising
 
@@ -356,6 +371,11 @@ class RouteTable:
                 metrics = entries.setdefault((route.record.sealed, route.hops), _by_class())
                 metrics[cls] = route.metric
         adverts += [[sealed, *metrics, hops] for (sealed, hops), metrics in entries.items()]
+
+
+def _onward(metric: int, link: int, advert: Route) -> Route:
+    """The route over a link to what is advertised there."""
+    return Route(link, advert.record, metric, min(advert.hops + 1, HOPS_MAX))
 
 
 def _split(entries: list[Any]) -> list[list[Any]]:

@@ -15,10 +15,14 @@ from typing import Any, NamedTuple
 
 from mfd.core.config import Config
 from mfd.core.frames import Class, SeqnoRequest, Update
+from mfd.core.origin import Origin
 from mfd.core.routetable import (
+    DETOUR,
     ENTRIES_MAX,
     HOPS_MAX,
+    LOST,
     METRIC_MAX,
+    STARVING,
     Distance,
     Neighbour,
     Route,
@@ -26,7 +30,7 @@ from mfd.core.routetable import (
     Want,
     is_nearer,
 )
-from mfd.core.sources import SEQNO_MAX, Record, is_name, open_record, seal_record
+from mfd.core.sources import SEQNO_MAX, Record, open_record
 from mfd.core.status import RouteStatus
 from mfd.packet.errors import PacketError
 from mfd.packet.signing import Signer, Verifier
@@ -34,7 +38,6 @@ from mfd.packet.signing import Signer, Verifier
 __all__ = ["Hop", "Routes", "Source"]
 
 REQUEST_HOPS = 64
-SEQNO_JUMP = 1 << 16  # at most, in answer to one request: heals a boot counter left behind
 SWEEPS = 32  # looks for expired records in the time that a record is valid
 LAZY_DOUBLINGS = 6
 ALL_CLASSES = (1 << len(Class)) - 1
@@ -58,15 +61,7 @@ class Source(NamedTuple):
     metric: int  # unit 10 us
     hops: int
     samples: int
-
-
-@dataclass(slots=True)
-class _Own:
-    """One name held here."""
-
-    record: Record
-    made_us: int
-    wanted: int = 0  # seqno that somebody asked for
+    labels: bytes = b""  # rounded histogram, where its owner tells one
 
 
 @dataclass(slots=True)
@@ -74,9 +69,9 @@ class _Ask:
     """A name that a newer seqno would help."""
 
     due_us: int
-    urgent: bool  # it has no feasible route at all
+    need: int  # DETOUR, LOST or STARVING
     tries: int = 0
-    holder: bytes = b""  # asked last
+    asked: tuple[bytes, int] = (b"", 0)  # holder and link, last
 
 
 class Routes:
@@ -91,12 +86,9 @@ class Routes:
         self.me = me
         self.refused: dict[str, int] = {"malformed": 0, "unsigned": 0, "late": 0, "full": 0}
         self._config = config
-        self._signer = signer
         self._verify = verify
         self._table = RouteTable(me, config)
-        self._seqno_before_first = (boot << 16) - 1
-        self._seqnos: dict[str, int] = {}  # of names held once, too: a seqno never goes back
-        self._own: dict[str, _Own] = {}
+        self._origin = Origin(config, signer, boot)
         self._asks: dict[str, _Ask] = {}
         self._requests: list[tuple[int, Outgoing]] = []
         self._opened: dict[bytes, Record] = {}  # verified before
@@ -104,34 +96,32 @@ class Routes:
 
     # what this peer holds
 
-    def hold(self, name: str, samples: int, now_us: int) -> None:
-        """Announce data under a name, or a new sample count for it.
+    def hold(self, name: str, samples: int, now_us: int, labels: bytes = b"") -> None:
+        """Announce data under a name, or news of it; `labels` is a rounded histogram.
 
         Raises: ValueError if the name cannot be announced.
         """
-        if not is_name(name) or (name.startswith("@") and name != "@" + self.me.hex()):
-            raise ValueError(f"{name!r} is not a data name that this peer can hold")
-        if name not in self._own and len(self._own) >= self._config.names_max:
-            raise ValueError(f"{name!r} is one name too many: the limit is names_max")
-        self._announce(name, self._seqnos.get(name, self._seqno_before_first) + 1, samples, now_us)
+        self._origin.check(name)
+        self._announce(self._origin.make(name, samples, now_us, labels=labels), now_us)
+
+    def may_hold(self, name: str) -> bool:
+        """Say whether a name can be announced."""
+        try:
+            self._origin.check(name)
+        except ValueError:
+            return False
+        return True
 
     def unhold(self, name: str, now_us: int) -> None:
         """Withdraw a name; harmless if it is not held."""
         state = self._table.find(name, self.me)
-        if self._own.pop(name, None) is not None and state is not None:
+        if self._origin.drop(name) and state is not None:
             state.best = [None] * len(Class)
             self._settle(name, [], now_us)
 
-    def _announce(self, name: str, seqno: int, samples: int, now_us: int) -> None:
-        record = seal_record(
-            self._config.network,
-            Record(name, self.me, seqno, samples, self._config.record_valid_us, b""),
-            self._signer,
-        )
-        self._seqnos[name] = seqno
-        self._own[name] = _Own(record, now_us)
+    def _announce(self, record: Record, now_us: int) -> None:
         self._table.note(record, now_us).best = [Route(None, record, 0, 0)] * len(Class)
-        self._settle(name, [], now_us)
+        self._settle(record.name, [], now_us)
 
     # what the neighbours say
 
@@ -173,7 +163,7 @@ class Routes:
     def _take_advert(
         self, link: int, sealed: bytes, metrics: tuple[int | None, ...], hops: int, *, now_us: int
     ) -> tuple[str, bytes] | None:
-        record = self._open(sealed)
+        record = self.open(sealed)
         if record is None or record.holder == self.me:
             return None
         known = self._table.find(record.name, record.holder)
@@ -188,7 +178,8 @@ class Routes:
         self._table.put(link, state, said)
         return (record.name, record.holder)
 
-    def _open(self, sealed: bytes) -> Record | None:
+    def open(self, sealed: bytes) -> Record | None:
+        """Check a record that somebody passed on; None if it is not valid."""
         record = self._opened.get(sealed)
         if record is None:
             try:
@@ -238,22 +229,19 @@ class Routes:
         if best is not None and best.record.seqno >= seqno:
             self._table.mark(self._table.links[link], (name, holder), now_us)
         elif holder == self.me:
-            own = self._own[name]
-            own.wanted = max(own.wanted, min(seqno, own.record.seqno + SEQNO_JUMP))
-            self._raise(name, own, now_us)
+            self._origin.want(name, seqno)
+            self._raise(now_us)
         elif 2 <= hops <= REQUEST_HOPS:
             target = self._table.toward(state, cls, link)
             if target is not None:
                 self._ask(Want(0, holder, cls, target), name, seqno, hops=hops - 1, now_us=now_us)
 
-    def _raise(self, name: str, own: _Own, now_us: int) -> None:
-        """Give the wanted seqno, not too often: each is told to the whole network."""
-        if own.wanted > own.record.seqno:
-            due_us = own.made_us + self._quiet_us
-            if now_us >= due_us:
-                self._announce(name, own.wanted, own.record.samples, now_us)
-            else:
-                self._table.wake(due_us)
+    def _raise(self, now_us: int) -> None:
+        """Give the seqnos that are wanted and due; wake for the rest."""
+        for record in self._origin.raised(now_us):
+            self._announce(record, now_us)
+        for due_us in self._origin.dues_us():
+            self._table.wake(due_us)
 
     @property
     def _quiet_us(self) -> int:
@@ -264,9 +252,10 @@ class Routes:
         """Ask a neighbour for a newer seqno, unless that was done a moment ago."""
         state = self._table.names[name][want.holder]
         asked = state.asked[want.cls]
-        if asked and asked[0] >= seqno and now_us < asked[1] + self._quiet_us:
+        duplicate = asked is not None and asked[0] >= seqno and asked[2] == want.link
+        if asked and duplicate and now_us < asked[1] + self._quiet_us:
             return
-        state.asked[want.cls] = (seqno, now_us)
+        state.asked[want.cls] = (seqno, now_us, want.link)
         body = [name, want.holder, seqno, int(want.cls), hops]
         self._requests.append((want.link, SeqnoRequest(body)))
         self._table.wake(now_us)
@@ -274,33 +263,36 @@ class Routes:
     def _watch(self, name: str, now_us: int) -> None:
         """Start, hasten or end the asking for a name after its routes changed.
 
-        Only a name without any feasible route is urgent; a holder pruned by a neighbour is not
-        missed, or every pruning would set off requests.
+        A name without any feasible route asks at once; for one lost holder a moment later, since a
+        pruning may be under way. One that a neighbour has pruned is not missed, or every pruning
+        would set off requests.
         """
-        urgent, wants = self._table.wants(name)
+        need, wants = self._table.wants(name)
         ask = self._asks.get(name)
         if not wants:
             self._asks.pop(name, None)
             return
-        if ask is None or urgent != ask.urgent:
-            due_us = now_us if urgent else now_us + self._config.seqno_lazy_us
-            ask = self._asks[name] = _Ask(due_us, urgent)
-        elif urgent and all(want.holder != ask.holder for want in wants):
-            ask.due_us = now_us  # whom we asked is out of reach: do not wait for the retry
+        if ask is None or need != ask.need:
+            waits = {STARVING: 0, LOST: self._config.seqno_retry_us}
+            wait_us = waits.get(need, self._config.seqno_lazy_us)
+            ask = self._asks[name] = _Ask(now_us + wait_us, need)
+        elif need != DETOUR and ask.tries and ask.asked not in {(w.holder, w.link) for w in wants}:
+            ask.due_us = now_us  # whom we asked is out of reach: do not wait for the retry,
+            ask.tries -= 1  # which is still to come
         self._table.wake(ask.due_us)
 
     def _chase(self, name: str, ask: _Ask, now_us: int) -> None:
         """Ask now, and settle when to ask again."""
         _, wants = self._table.wants(name)
-        if ask.urgent:
+        if ask.need != DETOUR:
             wants = [wants[ask.tries % len(wants)]]
         for want in wants[: self._config.sources_per_name]:
             limit = self._table.names[name][want.holder].feasibility[want.cls]
             assert limit is not None, f"{name} has an infeasible route without a limit"
             self._ask(want, name, limit[0] + 1, hops=REQUEST_HOPS, now_us=now_us)
-            ask.holder = want.holder
+            ask.asked = (want.holder, want.link)
         ask.tries += 1
-        quick = self._config.seqno_retries if ask.urgent else -1
+        quick = self._config.seqno_retries if ask.need != DETOUR else -1
         if ask.tries <= quick:
             ask.due_us = now_us + (self._config.seqno_retry_us << ask.tries - 1)
         else:
@@ -323,23 +315,17 @@ class Routes:
         for name, ask in self._asks.items():
             if now_us >= ask.due_us:
                 self._chase(name, ask, now_us)
-        for name, own in list(self._own.items()):
-            self._raise(name, own, now_us)
         table.wake_us = self._sweep_us
         for ask in self._asks.values():
             table.wake(ask.due_us)
-        for own in self._own.values():
-            if own.wanted > own.record.seqno:
-                table.wake(own.made_us + self._quiet_us)
+        self._raise(now_us)
         requests, self._requests = self._requests, []
         return [(link, Update(body)) for link, body in table.updates(now_us)] + requests
 
     def _sweep(self, now_us: int) -> None:
         """Announce anew what is half expired here; end what is expired from elsewhere."""
-        half_us = self._config.record_valid_us // 2
-        for name, own in list(self._own.items()):
-            if now_us >= own.made_us + half_us:
-                self._announce(name, own.record.seqno + 1, own.record.samples, now_us)
+        for record in self._origin.renewed(now_us):
+            self._announce(record, now_us)
         for name, states in list(self._table.names.items()):
             ended = [h for h, state in states.items() if now_us >= state.until_us and h != self.me]
             for state in map(states.__getitem__, ended):
@@ -367,9 +353,23 @@ class Routes:
     def holders(self, name: str, cls: Class = Class.THIN) -> list[Source]:
         """Return the reachable holders of a name, this peer included, nearest first."""
         return [
-            Source(route.record.holder, route.metric, route.hops, route.record.samples)
+            Source(r.holder, route.metric, route.hops, r.samples, r.labels)
             for route in self._table.ranked(name, cls)
+            for r in (route.record,)
         ]
+
+    def ranked(self, name: str) -> list[Route]:
+        """Return the selected routes to the holders of a name, nearest first."""
+        return self._table.ranked(name, Class.THIN)
+
+    def proof(self, now_us: int) -> Record:
+        """Return a record that shows that this peer is here."""
+        return self._origin.proof(now_us)
+
+    def take_appeared(self) -> set[str]:
+        """Return the names of which a holder has come into reach since the last call."""
+        appeared, self._table.appeared = self._table.appeared, set()
+        return appeared
 
     def snapshot(self) -> tuple[RouteStatus, ...]:
         """Return every selected route of the thin class: by name, nearest first."""
@@ -383,6 +383,7 @@ class Routes:
                 hops=route.hops,
                 seqno=route.record.seqno,
                 samples=route.record.samples,
+                labels=tuple(route.record.labels),
             )
             for name in sorted(self._table.names)
             for route in self._table.ranked(name, Class.THIN)

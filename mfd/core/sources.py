@@ -1,6 +1,7 @@
 """What a holder signs about one data name that it holds.
 
     | holder's key 32 | signature 64 | MessagePack [network, name, seqno, samples, minutes] |
+                                       or the same with a sixth field, labels
 
 Rules of this file: values and their checks; whether a record is new or late is routing's business.
 Source: spec/routing.md, section "Source records".
@@ -8,6 +9,7 @@ Source: spec/routing.md, section "Source records".
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +17,19 @@ import msgpack
 
 from mfd.packet.errors import Fault, PacketError
 from mfd.packet.limits import NAME_BYTES_MAX
-from mfd.packet.signing import KEY_BYTES, Signer, Verifier, open_sealed, seal
+from mfd.packet.signing import Signer, Verifier, open_sealed, seal
 
-__all__ = ["RECORD_BYTES_MAX", "SEQNO_MAX", "Record", "is_name", "open_record", "seal_record"]
+__all__ = [
+    "LABELS_MAX",
+    "RECORD_BYTES_MAX",
+    "SEQNO_MAX",
+    "SHARE",
+    "Record",
+    "is_name",
+    "label_shares",
+    "open_record",
+    "seal_record",
+]
 
 DOMAIN = "mfd.src.v1"
 RECORD_BYTES_MAX = 1024  # key, signature, a name of 512 bytes, a network of 64, three numbers
@@ -26,6 +38,8 @@ SEQNO_MAX = (1 << 63) - 1
 SAMPLES_MAX = (1 << 63) - 1
 MINUTES_MAX = (1 << 16) - 1
 MINUTE_US = 60_000_000
+LABELS_MAX = 128  # of a histogram; data with more labels tells none
+SHARE = 20  # a share of the samples is told in 1/20: enough to choose by, little to learn from
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +52,14 @@ class Record:
     samples: int
     valid_us: int  # from the moment when this seqno is first heard; no clock is shared
     sealed: bytes  # the exact bytes, to be passed on
+    labels: bytes = b""  # of each label its share in 1/20; empty: its owner tells none
 
 
 def seal_record(network: str, record: Record, signer: Signer) -> Record:
     """Return `record` with its holder and its sealed bytes filled in by the signer."""
     minutes = min(max(1, -(-record.valid_us // MINUTE_US)), MINUTES_MAX)
-    body = msgpack.packb([network, record.name, record.seqno, record.samples, minutes])
+    fields = [network, record.name, record.seqno, record.samples, minutes]
+    body = msgpack.packb([*fields, record.labels] if record.labels else fields)
     return Record(
         name=record.name,
         holder=signer.public_key,
@@ -51,6 +67,7 @@ def seal_record(network: str, record: Record, signer: Signer) -> Record:
         samples=record.samples,
         valid_us=minutes * MINUTE_US,
         sealed=seal(DOMAIN, body, signer),
+        labels=record.labels,
     )
 
 
@@ -61,12 +78,20 @@ def open_record(sealed: bytes, network: str, verify: Verifier) -> Record:
     """
     holder, body = open_sealed(DOMAIN, sealed, verify, RECORD_BYTES_MAX)
     match _unpack(body):
-        case [str() as home, str() as name, int() as seqno, int() as samples, int() as minutes]:
+        case [
+            str() as home,
+            str() as name,
+            int() as seqno,
+            int() as samples,
+            int() as minutes,
+            *rest,
+        ] if len(rest) <= 1 and all(map(_are_shares, rest)):
             whole = all(type(n) is int for n in (seqno, samples, minutes))
             ranges = 0 <= seqno <= SEQNO_MAX and 0 <= samples <= SAMPLES_MAX
             valid = ranges and 1 <= minutes <= MINUTES_MAX
             if whole and valid and home == network and is_name(name) and _may_hold(name, holder):
-                return Record(name, holder, seqno, samples, minutes * MINUTE_US, bytes(sealed))
+                valid_us, labels = minutes * MINUTE_US, rest[0] if rest else b""
+                return Record(name, holder, seqno, samples, valid_us, bytes(sealed), labels)
     raise PacketError(Fault.FIELD, "source record")
 
 
@@ -80,6 +105,19 @@ def is_name(name: object) -> bool:
     )
 
 
+def label_shares(counts: Mapping[int, int]) -> bytes:
+    """Return the rounded histogram of label -> samples; empty where there are too many labels."""
+    total = sum(counts.values())
+    if not total or min(counts) < 0 or max(counts) >= LABELS_MAX:
+        return b""
+    shares = (counts.get(label, 0) * SHARE / total for label in range(max(counts) + 1))
+    return bytes(round(share) for share in shares)
+
+
+def _are_shares(value: object) -> bool:
+    return isinstance(value, bytes) and 0 < len(value) <= LABELS_MAX and max(value) <= SHARE
+
+
 def _may_hold(name: str, holder: bytes) -> bool:
     return not name.startswith("@") or name == "@" + holder.hex()
 
@@ -87,7 +125,7 @@ def _may_hold(name: str, holder: bytes) -> bool:
 def _unpack(body: Any) -> Any:
     try:
         return msgpack.unpackb(
-            body, max_str_len=NAME_BYTES_MAX, max_bin_len=KEY_BYTES, max_array_len=8, max_map_len=0
+            body, max_str_len=NAME_BYTES_MAX, max_bin_len=LABELS_MAX, max_array_len=8, max_map_len=0
         )
     except (ValueError, msgpack.UnpackException) as error:
         raise PacketError(Fault.MSGPACK, "source record") from error

@@ -34,6 +34,7 @@ class RouteStatus:
     hops: int
     seqno: int
     samples: int
+    labels: tuple[int, ...] = ()  # share of each label in 1/20, where the holder tells it
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from mfd.core.circuit import Accept, Circuit, Leg, Listener, NextHop, Refusal
+from mfd.core.circuit import Accept, Circuit, Leg, Listener, NextHop, Refusal, Trails
 from mfd.core.context import Context
 from mfd.core.credit import Bucket
 from mfd.core.flow import Flow
@@ -28,7 +28,9 @@ from mfd.core.frames import (
 
 __all__ = ["Circuits"]
 
+Onward = tuple[int, Via | None, tuple[bytes, ...]]  # link, promise, rest of the route
 HOPS_MAX = 64
+DEAD_ENDS = (ResetCode.NO_ROUTE, ResetCode.LOOP, ResetCode.STALLED, ResetCode.LINK_DOWN)
 CREDIT_BYTES_MAX = (1 << 31) - 1  # more says nothing
 BUSY_RETRY_US = 1_000_000
 
@@ -36,8 +38,11 @@ BUSY_RETRY_US = 1_000_000
 class Circuits(Flow):
     """All circuits that end at or pass through this peer."""
 
-    def __init__(self, ctx: Context, next_hop: NextHop, accept: Accept) -> None:
+    def __init__(
+        self, ctx: Context, next_hop: NextHop, accept: Accept, trails: Trails | None = None
+    ) -> None:
         super().__init__(ctx)
+        self._trails = trails
         self._next_hop = next_hop
         self._accept = accept
         self._links: dict[int, dict[int, Circuit]] = {}  # link -> label -> circuit
@@ -99,24 +104,39 @@ class Circuits(Flow):
     ) -> Circuit | None:
         """Open a circuit toward a peer, over the route to (via.name, via.holder).
 
-        Returns None where there is no way now.
+        Without such a route, a trail that SEEK has found is taken. Returns None where there is no
+        way now.
         """
         hop = self._toward(target, via, cls)
+        sought = hop is None
+        hop = hop or self._along(target, cls)
         if hop is None:
             return None
-        link, onward = hop
+        link, onward, route = hop
         nonce = self._ctx.dice.bytes(16)
         circuit = self._add(link, self._label(link), cls, nonce)
         circuit.listener = listener
-        frame = Open(circuit.first.label, target, onward, (), nonce, 1, cls, handshake)
+        circuit.sought = target if sought else b""
+        frame = Open(circuit.first.label, target, onward, route, nonce, 1, cls, handshake)
         self._ctx.send(link, encode_frame(frame))
         return circuit
 
-    def _toward(self, target: bytes, via: Via | None, cls: Class) -> tuple[int, Via | None] | None:
+    def _toward(
+        self, target: bytes, via: Via | None, cls: Class, route: tuple[bytes, ...] = ()
+    ) -> Onward | None:
+        """The neighbour itself, the next hop of the route while it leads on, then `via`."""
         if target in self._neighbours:
-            return self._neighbours[target], None
+            return self._neighbours[target], None, ()
+        if route:
+            for peer, link in self._neighbours.items():
+                if peer.startswith(route[0]):
+                    return link, via, route[1:]
         hop = self._next_hop(via, cls) if via is not None else None
-        return hop if hop is not None and hop[0] in self._links else None
+        return (*hop, ()) if hop is not None and hop[0] in self._links else None
+
+    def _along(self, target: bytes, cls: Class) -> Onward | None:
+        trail = self._trails.way(target) if self._trails is not None else None
+        return None if trail is None else self._toward(target, trail[1], cls, trail[0])
 
     def _label(self, link: int) -> int:
         label = self._labels[link]
@@ -164,11 +184,11 @@ class Circuits(Flow):
         if frame.target == self._ctx.me:
             self._open_here(link, frame)
             return
-        hop = self._toward(frame.target, frame.via, frame.cls)
+        hop = self._toward(frame.target, frame.via, frame.cls, frame.route)
         if hop is None or hop[0] == link:
             self._send_reset(link, frame.circuit, ResetCode.NO_ROUTE)
             return
-        onward_link, onward = hop
+        onward_link, onward, route = hop
         circuit = self._add(link, frame.circuit, frame.cls, frame.nonce)
         circuit.second = Leg(onward_link, self._label(onward_link))
         self._links[onward_link][circuit.second.label] = circuit
@@ -180,7 +200,7 @@ class Circuits(Flow):
                     circuit.second.label,
                     frame.target,
                     onward,
-                    frame.route,
+                    route,
                     frame.nonce,
                     frame.hops + 1,
                     frame.cls,
@@ -314,6 +334,8 @@ class Circuits(Flow):
         if circuit.gone:
             return
         self._forget(circuit)
+        if circuit.sought and self._trails is not None and code in DEAD_ENDS and not circuit.open:
+            self._trails.broke(circuit.sought)
         listener, circuit.listener = circuit.listener, None
         for leg in (circuit.first, circuit.second):
             if leg is not None and leg.link != origin and leg.link in self._links:

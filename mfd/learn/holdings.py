@@ -8,7 +8,8 @@
     py:MODULE:FUNCTION                          the owner's own function, where the owner allows it
 
 Every scheme also takes `split=train|test|all` (a fixed stratified 80/20 cut; idx: the published
-files), `part=i/n`, `skew` (Dirichlet alpha; none: even random parts) and `seed`.
+files), `part=i/n`, `skew` (Dirichlet alpha; none: even random parts) and `seed`. `announce=labels`
+lets the peer tell the network how its labels are distributed, rounded to 1/20; else it does not.
 Rules of this file: numpy only; scikit-learn is imported on use; sizes are checked before reading.
 """
 
@@ -33,7 +34,7 @@ from mfd.learn.partition import partition, split_indices
 __all__ = ["Address", "Holding", "check", "load", "parse"]
 
 Array = np.ndarray[Any, Any]
-SHARED = ("split", "part", "skew", "seed")
+SHARED = ("split", "part", "skew", "seed", "announce")
 SKLEARN = ("breast_cancer", "digits", "iris", "wine")
 PARTS_MAX = 100_000
 
@@ -112,6 +113,11 @@ def parse(address: str) -> Address:
     seed = options.get("seed", "0")
     if not seed.isdecimal():
         raise HoldingError(f"data address {address!r}: seed is a whole number, not {seed!r}")
+    if options.get("announce", "labels") != "labels":
+        raise HoldingError(
+            f"data address {address!r}: announce is labels, or left out, "
+            f"not {options['announce']!r}"
+        )
     split = options.get("split", SCHEMES[scheme].split)
     if split not in ("train", "test", "all"):
         raise HoldingError(f"data address {address!r}: split is train, test or all, not {split!r}")

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, assert_never
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
@@ -46,6 +47,7 @@ from mfd.core.events import (
     Ticked,
     Unheld,
 )
+from mfd.core.sources import label_shares
 from mfd.core.status import Status
 from mfd.net.addresses import Address, join_line, parse_address, parse_listen
 from mfd.net.disk import Disk
@@ -301,11 +303,12 @@ class Node:
         """Offer data under a name from now on. Raises: NodeError where it cannot be read."""
         self._trainer.hold(name, address)
         try:
-            samples = int((await self._trainer.describe(name))["samples"])
+            told = await self._trainer.describe(name)
+            samples, labels = int(told["samples"]), _labels(address, told)
         except (TrainerError, KeyError, TypeError, ValueError) as exc:
             raise NodeError(f"data {name!r} at {address}: {exc}") from exc
         try:
-            self._command(Held(name, samples))
+            self._command(Held(name, samples, labels))
         except CommandFailed as exc:
             raise NodeError(str(exc)) from exc
 
@@ -386,3 +389,10 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # leases run on 
 
 def _now_us() -> int:
     return time.clock_gettime_ns(_CLOCK) // 1000
+
+
+def _labels(address: str, told: Mapping[str, Any]) -> bytes:
+    """The rounded histogram of a holding, if its owner lets the network know it."""
+    if ("announce", "labels") not in parse_qsl(address.partition("?")[2]):
+        return b""
+    return label_shares({int(label): int(count) for label, count in told["labels"].items()})

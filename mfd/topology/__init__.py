@@ -1,7 +1,8 @@
 """Graph files <-> Topology: who exists, what each holds, who is linked to whom and how well."""
 
 from mfd.topology.files import dump, from_graph, load, to_graph
-from mfd.topology.making import KINDS, make
+from mfd.topology.layout import place
+from mfd.topology.making import KINDS, PURPOSES, make
 from mfd.topology.values import (
     BULK_BYTES,
     THIN_BYTES,
@@ -15,6 +16,7 @@ from mfd.topology.values import (
 __all__ = [
     "BULK_BYTES",
     "KINDS",
+    "PURPOSES",
     "THIN_BYTES",
     "Edge",
     "Node",
@@ -25,5 +27,6 @@ __all__ = [
     "link_cost",
     "load",
     "make",
+    "place",
     "to_graph",
 ]

@@ -7,6 +7,7 @@ format needs it.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["dump", "from_graph", "load", "to_graph"]
 
 FILE_BYTES_MAX = 64 << 20  # the largest public graphs of networks are far below
+BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")  # TOML wants quotes around other names
 MALFORMED = (ValueError, SyntaxError, LookupError, TypeError, AttributeError, RecursionError)
 
 
@@ -51,9 +53,10 @@ def load(path: str | Path) -> Topology:
         raise TopologyError(f"{path}: not a valid {path.suffix[1:]} file: {reason}.") from error
 
 
-def dump(topology: Topology, path: str | Path) -> None:
+def dump(topology: Topology, path: str | Path, *, comment: str = "") -> None:
     """Write a topology as TOML, node-link JSON, GraphML, GML or GEXF, by the file's ending.
 
+    `comment` stands at the top of a TOML file; the other formats have no place for it.
     Raises: TopologyError.
     """
     path = Path(path)
@@ -62,6 +65,9 @@ def dump(topology: Topology, path: str | Path) -> None:
         raise TopologyError(f"{path}: unknown ending; one of {' '.join(WRITERS)} can be written.")
     try:
         writer(topology, path)
+        if comment and writer is _write_toml:
+            lines = "".join(f"# {line}".rstrip() + "\n" for line in comment.splitlines())
+            path.write_text(f"{lines}\n{path.read_text('utf-8')}", "utf-8")
     except OSError as error:
         raise TopologyError(f"{path}: cannot be written: {error.strerror or error}.") from error
 
@@ -125,7 +131,7 @@ def _write_toml(topology: Topology, path: Path) -> None:
 
     lines: list[str] = []
     for name, node in topology.nodes.items():
-        lines += [f"[nodes.{text(name)}]"]
+        lines += [f"[nodes.{name if BARE_KEY.fullmatch(name) else text(name)}]"]
         lines += [f"{key} = {text(value)}" for key, value in told(node).items()] + [""]
     for edge in topology.edges:
         lines += ["[[edges]]"]

@@ -7,7 +7,7 @@ from math import isqrt
 
 from mfd.topology.values import Edge, Node, Topology, TopologyError
 
-__all__ = ["KINDS", "make"]
+__all__ = ["KINDS", "PURPOSES", "make"]
 
 NODES_MAX = 100_000
 DIAGONAL_US = 10_000  # latency from corner to corner of a geometric topology
@@ -48,6 +48,14 @@ def _star(n: int, _: int) -> Pairs:
 
 def _tree(n: int, _: int) -> Pairs:
     return (((i - 1) // 2, i, 0) for i in range(1, n))
+
+
+def _barbell(n: int, _: int) -> Pairs:
+    """Two cliques of a third of the nodes each, joined by a line of the rest."""
+    bell = max(1, n // 3)
+    left = [(i, j, 0) for i in range(bell) for j in range(i + 1, bell)]
+    right = [(n - 1 - i, n - 1 - j, 0) for i, j, _ in left]
+    return [*left, *((i, i + 1, 0) for i in range(bell - 1, n - bell)), *right]
 
 
 def _clique(n: int, _: int) -> Pairs:
@@ -102,7 +110,21 @@ KINDS: dict[str, Callable[[int, int], Pairs]] = {
     "tree": _tree,
     "grid": _grid,
     "clique": _clique,
+    "barbell": _barbell,
     "small-world": _small_world,
     "scale-free": _scale_free,
     "geometric": _geometric,
+}
+
+PURPOSES: dict[str, str] = {
+    "line": "The longest ways for its size: every model passes everybody in between.",
+    "ring": "Two ways between any two peers: one link may fail, the second one cuts it in two.",
+    "star": "All ways lead through the peer in the middle: what does it carry, what if it fails?",
+    "tree": "One way between any two peers and short ones: every failure cuts off a branch.",
+    "grid": "Many ways of the same length between far peers, as in a hall or a city.",
+    "clique": "Everybody is linked to everybody: the limit that a real network never reaches.",
+    "barbell": "Two dense groups on a thin line: holders nearby crowd out those on the other side.",
+    "small-world": "Neighbourhoods with a few far links: short ways in spite of few links.",
+    "scale-free": "Few peers with many links, many with few, as where newcomers join the known.",
+    "geometric": "Peers in a plane, linked where they are near: radio, rooms, robots.",
 }

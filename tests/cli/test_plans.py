@@ -84,3 +84,11 @@ def test_plan_files_with_unknown_keys_name_the_nearest(tmp_path: Path) -> None:
     path.write_text('home = "x"\n')
     with pytest.raises(Misuse, match="home"):
         read_plan(path)
+
+
+def test_the_order_of_holders_is_chosen_by_name() -> None:
+    table = {"recipe": {"zoo": "mlp"}, "names": ["a"]}
+    assert make_plan({**table, "choose": "nearest"}, bytes(32)).extra == {}
+    assert make_plan({**table, **parse_sets(["choose=labels"])}, bytes(32)).extra == {29: "labels"}
+    with pytest.raises(Misuse, match="did you mean 'labels'"):
+        make_plan({**table, "choose": "label"}, bytes(32))

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from mfd.core.config import Config
 from mfd.core.frames import Class, SeqnoRequest, Update
+from mfd.core.origin import SEQNO_JUMP
 from mfd.core.routetable import ENTRIES_MAX, METRIC_MAX
-from mfd.core.routing import SEQNO_JUMP, Hop, Routes
+from mfd.core.routing import Hop, Routes
 from mfd.core.sources import Record, open_record, seal_record
 from tests.core.routing_world import SECOND, KeyedHash, verify
 
@@ -511,15 +512,51 @@ def test_the_next_holder_is_asked_when_the_first_goes_out_of_reach() -> None:
     assert bodies(run_idle(peer, 60 * SECOND), SeqnoRequest) == []
 
 
+def test_a_holder_that_is_lost_is_asked_soon_where_nobody_was_pruned() -> None:
+    """Rules: R-17"""
+    peer = make()
+    both = [advert(A, 5, 60), advert(B, 5, 990)]
+    assert starve(peer, both) == []
+    after = [(due, f.body) for _, (due, f) in run_idle(peer, 1.5 * SECOND) if to_asks(f)]
+    assert after == [(100_000 + CONFIG.seqno_retry_us, [NAME, A.public_key, 6, 0, 64])]
+    peer.update(2, [advert(A, 6, 60)], 2 * SECOND)
+    flush(peer, 2 * SECOND)
+    assert bodies(run_idle(peer, 300 * SECOND), SeqnoRequest) == []
+
+
+def test_a_holder_that_is_back_within_a_moment_is_not_asked() -> None:
+    """Rules: R-17"""
+    peer = make()
+    starve(peer, [advert(A, 5, 60), advert(B, 5, 990)])
+    peer.link_up(3, 10, 200_000)
+    peer.update(3, [advert(A, 5, 10)], 200_000)
+    assert bodies(run_idle(peer, 300 * SECOND), SeqnoRequest) == []
+
+
+def test_another_neighbour_is_asked_when_the_one_asked_goes_away() -> None:
+    """Rules: R-17"""
+    peer = make()
+    for link in (1, 2, 3):
+        peer.link_up(link, 10, 0)
+    peer.update(1, [advert(A, 5, 30)], 0)
+    flush(peer, 0)
+    for link, metric in ((2, 60), (3, 70)):
+        peer.update(link, [advert(A, 5, metric)], 1)
+    peer.link_down(1, 600_000)
+    assert len(bodies(peer.outgoing(600_000), SeqnoRequest, 2)) == 1
+    peer.link_down(2, 1_200_000)
+    assert len(bodies(peer.outgoing(1_200_000), SeqnoRequest, 3)) == 1
+
+
 def test_a_detour_is_repaired_at_the_lazy_pace() -> None:
     """Rules: R-18"""
-    peer = make()
+    peer = make(replace(CONFIG, sources_per_name=1))
     near = [advert(A, 5, 60), advert(B, 5, 990)]
     assert starve(peer, near) == []
     frames = [(due, f.body) for _, (due, f) in run_idle(peer, 100 * SECOND) if to_asks(f)]
     lazy = CONFIG.seqno_lazy_us
-    wanted = [[NAME, A.public_key, 6, cls, 64] for cls in (0, 1)]
-    assert frames == [(100_000 + n * lazy, body) for n in (1, 3) for body in wanted]
+    # a list of one: the nearer of its two classes is asked for
+    assert frames == [(100_000 + n * lazy, [NAME, A.public_key, 6, 0, 64]) for n in (1, 3)]
 
 
 def to_asks(frame: Any) -> bool:
@@ -594,6 +631,16 @@ def test_the_answer_is_passed_on_without_waiting_for_company() -> None:
 def test_requests_that_lead_nowhere_are_dropped(body: Any) -> None:
     """Rules: R-19"""
     assert ask(relay(), 3, body) == []
+
+
+def test_a_request_may_go_to_another_neighbour_in_the_same_moment() -> None:
+    """Rules: R-20"""
+    peer = relay()
+    body = [NAME, A.public_key, 6, 0, 64]
+    assert [to for to, _ in ask(peer, 3, body)] == [1]
+    peer.link_down(1, 70_000)  # now it starves itself, and asks for the same
+    assert bodies(peer.outgoing(70_000), SeqnoRequest, 2) == [body]
+    assert ask(peer, 3, body, 80_000) == []
 
 
 def test_the_same_request_is_not_passed_on_twice_in_a_moment() -> None:

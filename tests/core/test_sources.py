@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgpack
 import pytest
 
-from mfd.core.sources import MINUTE_US, RECORD_BYTES_MAX, Record, is_name, open_record, seal_record
+from mfd.core.sources import (
+    LABELS_MAX,
+    MINUTE_US,
+    RECORD_BYTES_MAX,
+    Record,
+    is_name,
+    label_shares,
+    open_record,
+    seal_record,
+)
 from mfd.packet.errors import PacketError
 from mfd.packet.signing import seal
 from tests.core.routing_world import KeyedHash, verify
@@ -112,3 +123,28 @@ def test_names_are_measured_in_utf8_bytes() -> None:
     assert not is_name("\u00e9" * 257)
     assert not is_name("\ud800")
     assert not is_name(b"a")
+
+
+@pytest.mark.parametrize("labels", [b"", b"\x15", b"\x01" * 129, "text", 3, None])
+def test_a_histogram_of_another_form_is_refused(labels: object) -> None:
+    """Rules: R-01, R-25"""
+    with pytest.raises(PacketError):
+        open_record(sealed([NET, "a", 1, 1, 1, labels]), NET, verify)
+
+
+def test_a_histogram_travels_in_the_record() -> None:
+    """Rules: R-01, R-25"""
+    record = seal_record(NET, replace(draft(), labels=bytes([20, 0, 1])), KEY)
+    assert open_record(record.sealed, NET, verify) == record
+    assert record.labels == bytes([20, 0, 1])
+    longest = replace(draft("n" * 512), labels=b"\x01" * LABELS_MAX)
+    assert len(seal_record("n" * 64, longest, KEY).sealed) <= RECORD_BYTES_MAX
+
+
+def test_shares_are_rounded_to_a_twentieth() -> None:
+    """Rules: R-25"""
+    assert label_shares({0: 51, 2: 49}) == bytes([10, 0, 10])
+    assert label_shares({1: 1, 0: 39}) == bytes([20, 0])
+    assert label_shares({}) == b""
+    assert label_shares({LABELS_MAX: 1}) == b""
+    assert len(label_shares({LABELS_MAX - 1: 1})) == LABELS_MAX

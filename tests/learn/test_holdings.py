@@ -69,6 +69,7 @@ def test_csv_standardises_by_its_training_rows(table: Path) -> None:
         ("sklearn:digits?skew=nan", "skew is a number above 0"),
         ("sklearn:digits?seed=-1", "seed is a whole number"),
         ("sklearn:digits?split=valid", "split is train, test or all, not 'valid'"),
+        ("sklearn:digits?announce=all", "announce is labels, or left out, not 'all'"),
         ("sklearn:digits?prat=1/5", "unknown option 'prat'; sklearn knows split, part"),
         ("npz:nowhere.npz", "no file 'nowhere.npz'"),
         ("csv:nowhere.csv?label=a", "no file 'nowhere.csv'"),

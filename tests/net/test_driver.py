@@ -196,7 +196,10 @@ async def test_an_injected_walker_reaches_the_core_after_its_objects(tmp_path: P
 
 
 async def test_the_real_trainer_learns_for_the_core(tmp_path: Path) -> None:
-    """From Learn to Learned through the child process, on the data that the node holds."""
+    """From Learn to Learned through the child process, on the data that the node holds.
+
+    Rules: R-25
+    """
     recipe = {"zoo": "mlp", "inputs": [64], "classes": 10, "hidden": [8]}
     plan = Plan(recipe, ("digits/train",), bytes(32), learn={"epochs": 1})
     holdings = {"digits/train": "sklearn:digits?part=1/5"}
@@ -205,6 +208,11 @@ async def test_the_real_trainer_learns_for_the_core(tmp_path: Path) -> None:
         held = core.of(Held)[0]
         assert held.name == "digits/train"
         assert held.samples > 100
+        assert held.labels == b""  # its owner has not asked for it to be told
+        await one.hold("open", "sklearn:digits?part=1/5&announce=labels")
+        shares = core.of(Held)[1].labels
+        assert len(shares) == 10
+        assert 18 <= sum(shares) <= 22
         layers = _initial_layers(recipe)
         refs = tuple(ref for ref, _ in layers)
         keeps = [
