@@ -7,7 +7,6 @@ success.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import signal
 import socket
@@ -22,7 +21,7 @@ from mfd.cli.errors import HINT, Bug, Misuse
 from mfd.core.config import Config
 from mfd.core.events import CommandFailed
 from mfd.core.peer import Peer
-from mfd.net.addresses import parse_listen
+from mfd.net.addresses import is_any, parse_listen
 from mfd.net.driver import Node, NodeError
 from mfd.net.handshake import Terms
 from mfd.net.keys import KeyFileError, KeyPair, parse_peer_id, verify
@@ -176,18 +175,11 @@ def describe(node: Node, settings: Settings, state: Path) -> Started:
     """Return what others need to know of a running peer."""
     host, port = parse_listen(settings.listen)
     join, scheme = node.join_line, "https" if settings.tls else "http"
-    if _is_any(host):  # others need an address that leads here
+    if is_any(host):  # others need an address that leads here
         join = join.replace(f"mfd://{node.address}", f"mfd://{_own_address(host)}:{port}", 1)
         host = "::1" if ":" in host else "127.0.0.1"
     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return Started(node.status()["peer"], join, f"{scheme}://{authority}/", str(state))
-
-
-def _is_any(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return False
 
 
 def _own_address(host: str) -> str:

@@ -17,11 +17,13 @@ from mfd.core.config import Config
 from mfd.core.context import Context
 from mfd.core.courier import Courier
 from mfd.core.custody import Role, Version, Walker, open_identity
-from mfd.core.effects import Close, Effect
+from mfd.core.effects import Effect
 from mfd.core.errands import Errands
 from mfd.core.events import (
+    Addressed,
     CommandFailed,
     DialFailed,
+    Discovered,
     Event,
     Fetched,
     FetchFailed,
@@ -35,6 +37,7 @@ from mfd.core.events import (
     LinkDown,
     LinkUp,
     Received,
+    Remembered,
     Restored,
     StopRequested,
     Stored,
@@ -50,6 +53,7 @@ from mfd.core.frames import (
     Data,
     End,
     Frame,
+    Member,
     Open,
     Opened,
     Ping,
@@ -69,7 +73,8 @@ from mfd.core.messages import Kind, Message
 from mfd.core.notices import Notices
 from mfd.core.reception import Reception
 from mfd.core.routing import Routes, Source
-from mfd.core.status import LinkStatus, Status, WalkerStatus
+from mfd.core.status import Status
+from mfd.core.tidings import Tidings
 from mfd.core.transfer import Circuits
 from mfd.core.walkers import Walkers
 from mfd.packet.errors import PacketError
@@ -88,8 +93,15 @@ class Peer:
         self._holdings: dict[str, int] = {}
         self._routes: Routes | None = None  # until the store is open
         self._announced = False
-        self._members = Membership(ctx)
         self._circuits = Circuits(ctx, self._next_hop, self._accept)
+        self._tidings = Tidings(ctx)
+        self._members = Membership(
+            ctx,
+            judge=self._tidings.judge,
+            counts=self._link_counts,
+            ends=self._link_ends,
+            carries=self._circuits.carries,
+        )
         self._walkers = Walkers(ctx)
         self._courier = Courier(ctx, lambda: self._circuits, self._via, self._deliver)
         self._exchange = Exchange(ctx, lambda: self._circuits, self._via)
@@ -110,6 +122,8 @@ class Peer:
         )
         self._reception.traveller = self._journey
         self._leases.reissuer = self._journey
+        self._tidings.deliver = self._leases.on_broadcast
+        self._leases.broadcast = partial(self._tidings.spread, self._members.gossip)
         self._routes_due_us: int | None = None
 
     # the door
@@ -142,9 +156,10 @@ class Peer:
             ):
                 self._ctx.answer(event)
             case LinkUp():
-                self._link_up(event)
+                self._known_routes()
+                self._members.link_up(event)
             case LinkDown(link=link, reason=reason):
-                self._link_down(link, reason)
+                self._members.link_down(link, reason)
             case DialFailed(address=address, reason=reason):
                 self._members.dial_failed(address, reason)
             case Restored():
@@ -156,9 +171,16 @@ class Peer:
                 self._known_routes().unhold(name, self._ctx.now_us)
             case Joined(address=address):
                 self._members.join(address)
+            case Addressed(addresses=addresses):
+                self._members.presence.addressed(addresses)
+            case Discovered(peer=peer, address=address):
+                self._members.discovered(peer, address)
+            case Remembered(peers=peers):
+                self._members.remembered(peers)
             case Injected():
                 self._inject(event)
             case StopRequested():
+                self._members.stop()
                 for link in self._members.neighbours:
                     self._ctx.send(link, encode_frame(Bye("stopping")))
             case _:
@@ -192,6 +214,7 @@ class Peer:
     def _restored(self, event: Restored) -> None:
         ctx, boot = self._ctx, event.boot
         self._routes = Routes(self.id, ctx.config, signer=ctx.signer, verify=ctx.verify, boot=boot)
+        self._members.restored(boot)
         self._walkers.restore(event.records, event.objects)
         for walker in self._walkers:
             self._reception.restored(walker)
@@ -239,19 +262,13 @@ class Peer:
 
     # links and frames
 
-    def _link_up(self, up: LinkUp) -> None:
-        if len(self._members.neighbours) >= self._ctx.config.links_max:
-            self._ctx.emit(Close(up.link, "this peer has links_max links"))
-            return
-        self._members.link_up(up)
+    def _link_counts(self, up: LinkUp) -> None:
         self._circuits.link_up(up.link, up.peer, outbound=up.outbound)
         self._known_routes().link_up(up.link, up.cost, self._ctx.now_us, peer=up.peer)
 
-    def _link_down(self, link: int, reason: str) -> None:
-        if link in self._members.neighbours:
-            self._members.link_down(link, reason)
-            self._known_routes().link_down(link, self._ctx.now_us)
-            self._circuits.link_down(link)  # last: who listens to a circuit asks the others
+    def _link_ends(self, link: int) -> None:
+        self._known_routes().link_down(link, self._ctx.now_us)
+        self._circuits.link_down(link)  # last: who listens to a circuit asks the others
 
     def _received(self, link: int, buffer: bytes | bytearray | memoryview) -> None:
         if link not in self._members.neighbours:
@@ -261,10 +278,12 @@ class Peer:
             self._frame(link, decode_frame(buffer))
         except PacketError as error:
             self._ctx.count(f"frames_refused_{error.fault.name.lower()}")
-            self._ctx.emit(Close(link, f"a frame is not valid: {error}"))
+            self._members.close(link, f"a frame is not valid: {error}")
 
     def _frame(self, link: int, frame: Frame) -> None:
         match frame:
+            case Member():
+                self._members.on_frame(link, frame)
             case Data():
                 self._circuits.on_data(link, frame)
             case Credit():
@@ -274,7 +293,9 @@ class Peer:
             case Pong():
                 pass  # hearing it was enough
             case Bye(reason=reason):
-                self._ctx.emit(Close(link, f"the neighbour says: {reason}"))
+                self._members.close(link, f"the neighbour says: {reason}")
+            case _ if not self._members.counts_now(link):
+                self._ctx.count("frames_of_strangers")
             case Update(body=body):
                 self._known_routes().update(link, body, self._ctx.now_us)
             case SeqnoRequest(body=body):
@@ -354,46 +375,25 @@ class Peer:
 
     def status(self) -> Status:
         """Take a snapshot for the owner of this peer."""
-        links = tuple(
-            LinkStatus(
-                link=link,
-                peer=n.up.peer.hex(),
-                address=n.up.address,
-                outbound=n.up.outbound,
-                cost=n.up.cost,
-                silent_us=self._ctx.now_us - n.heard_us,
-            )
-            for link, n in self._members.neighbours.items()
-        )
         return Status(
             peer=self.id.hex(),
             network=self._ctx.config.network,
-            links=links,
+            links=self._members.links(),
             routes=self._routes.snapshot() if self._routes else (),
-            walkers=tuple(_walker_status(w) for w in self._walkers),
+            walkers=self._walkers.status(),
             holdings=dict(self._holdings),
             circuits=len(self._circuits),
             objects=len(self._walkers.objects),
             counters=dict(self._ctx.counters),
+            members=self._members.status(),
         )
+
+    @property
+    def members(self) -> Membership:
+        """Views, records and rumours, to be looked at."""
+        return self._members
 
     def version(self, walker_id: bytes) -> Version | None:
         """The newest version of a walker kept here, whatever this peer's role."""
         walker = self._walkers.get(walker_id)
         return walker.version if walker else None
-
-
-def _walker_status(walker: Walker) -> WalkerStatus:
-    manifest = walker.version.manifest if walker.version else None
-    return WalkerStatus(
-        walker=walker.id.hex(),
-        role=walker.role.value,
-        activity=walker.activity,
-        mode=walker.plan.mode,
-        epoch=walker.high_water[0],
-        hop=walker.high_water[2],
-        seq=manifest.seq if manifest else 0,
-        lap=manifest.progress.lap if manifest else 0,
-        laps=walker.plan.laps,
-        home=walker.plan.home.hex(),
-    )

@@ -54,6 +54,10 @@ class Circuits:
     def __len__(self) -> int:
         return len(self._nonces)
 
+    def carries(self, link: int) -> bool:
+        """Whether circuits would break with this link."""
+        return bool(self._links.get(link))
+
     # links
 
     def link_up(self, link: int, peer: bytes, *, outbound: bool) -> None:

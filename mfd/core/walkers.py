@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from mfd.core.context import Context
 from mfd.core.custody import Identity, Role, Version, Walker
 from mfd.core.exchange import Wanted
+from mfd.core.status import WalkerStatus
 from mfd.packet.errors import PacketError
 
 __all__ = ["Walkers"]
@@ -108,3 +109,23 @@ class Walkers:
         """The disk has lied or is full: own nothing new, promise nothing."""
         self._broken = reason
         self._ctx.report("disk", reason=reason)
+
+    def status(self) -> tuple[WalkerStatus, ...]:
+        """What they look like from outside."""
+        return tuple(map(_status, self))
+
+
+def _status(walker: Walker) -> WalkerStatus:
+    manifest = walker.version.manifest if walker.version else None
+    return WalkerStatus(
+        walker=walker.id.hex(),
+        role=walker.role.value,
+        activity=walker.activity,
+        mode=walker.plan.mode,
+        epoch=walker.high_water[0],
+        hop=walker.high_water[2],
+        seq=manifest.seq if manifest else 0,
+        lap=manifest.progress.lap if manifest else 0,
+        laps=walker.plan.laps,
+        home=walker.plan.home.hex(),
+    )

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, assert_never
@@ -32,27 +33,32 @@ from mfd.core.effects import (
     FetchTable,
     Keep,
     Learn,
+    Remember,
     Report,
     Send,
     Store,
 )
 from mfd.core.events import (
+    Addressed,
     CommandFailed,
     Event,
     Held,
     Joined,
+    Remembered,
     Restored,
     StopRequested,
     Ticked,
     Unheld,
 )
+from mfd.core.records import is_address
 from mfd.core.status import Status
-from mfd.net.addresses import Address, join_line, parse_address, parse_listen
+from mfd.net.addresses import Address, is_any, join_line, parse_address, parse_listen
 from mfd.net.disk import Disk
 from mfd.net.handshake import Terms
 from mfd.net.injection import InjectionError, pack_model, receive
 from mfd.net.jobs import Jobs
 from mfd.net.keys import KeyPair
+from mfd.net.remembered import read_remembered, write_remembered
 from mfd.net.reports import Reports
 from mfd.net.store import StoreError
 from mfd.net.tls import Tls
@@ -97,6 +103,7 @@ class Node:
 
     `state` is its folder, `listen` the one address for links and HTTP, `holdings` maps data names
     to their addresses for the trainer, `costs` see `Transport`, `on_report` gets each new report.
+    `advertise` are the addresses that others dial; not given: the one listened on, if it is one.
     Raises: NodeError on entering.
     """
 
@@ -114,6 +121,7 @@ class Node:
         routes: Sequence[web.AbstractRouteDef] = (),
         tls: Tls | None = None,
         costs: Mapping[str, int] | None = None,
+        advertise: Sequence[str] = (),
         on_report: Callable[[Json], None] | None = None,
     ) -> None:
         self._core = core
@@ -127,6 +135,7 @@ class Node:
         self._routes = list(routes)
         self._tls = tls
         self._costs = costs
+        self._advertise = tuple(advertise)
         self._reports = Reports(on_report)
         self._events: deque[Event] = deque()
         self._busy = False
@@ -165,6 +174,10 @@ class Node:
             store = self._disk.store
             self.post(Restored(store.ledger.boot, store.ledger.rows(), dict(store.objects)))
             await self._serve()
+            self.post(Addressed(self._advertised()))
+            remembered = await self._disk.call(partial(read_remembered, self._state))
+            if remembered:
+                self.post(Remembered(remembered))
             for name, address in self._holdings.items():
                 await self.hold(name, address)
         except (NodeError, OSError) as exc:
@@ -203,6 +216,12 @@ class Node:
             raise NodeError(f"address {self._listen} {why}") from exc
         port = self._runner.addresses[0][1]
         self._address = Address(host, port, self._core.id, self._terms.network)
+
+    def _advertised(self) -> tuple[str, ...]:
+        """Where others dial this peer."""
+        assert self._address is not None
+        here = not is_any(self._address.host) and is_address(self.address)
+        return self._advertise or ((self.address,) if here else ())
 
     async def stop(self) -> None:
         """Say goodbye, close the links, let the store finish; within two seconds."""
@@ -279,6 +298,8 @@ class Node:
                     self._jobs.start(effect)
                 case CancelLearn(job=job):
                     self._jobs.cancel(job)
+                case Remember(peers=peers):
+                    self._disk.run(partial(write_remembered, self._state, peers))
                 case Report():
                     self._reports.add(effect)
                 case _:
