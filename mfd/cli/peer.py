@@ -22,19 +22,34 @@ Json = dict[str, Any]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+Open = Annotated[
+    bool | None,
+    typer.Option(
+        "--open/--given",
+        help="Choose neighbours, or keep to the links given. Default: open without topology.",
+    ),
+]
+Lan = Annotated[bool, typer.Option("--lan", help="Find peers on the LAN, and be found (zeroconf).")]
+Advertise = Annotated[
+    list[str] | None,
+    typer.Option(metavar="HOST:PORT", help="Where others reach this peer, if not there."),
+]
+Listen = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Port 0: any free one.")]
+Join = Annotated[
+    list[str] | None, typer.Option(metavar="ADDRESS", help="host:port, or a join line.")
+]
+Hold = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=ADDRESS", help="Offer data, as digits/train=sklearn:digits."),
+]
+
+
 @app.command(epilog=EXIT_CODES)
 def peer(
     *,
-    listen: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Port 0: any free one.")
-    ] = None,
-    join: Annotated[
-        list[str] | None, typer.Option(metavar="ADDRESS", help="host:port, or a join line.")
-    ] = None,
-    hold: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=ADDRESS", help="Offer data, as digits/train=sklearn:digits."),
-    ] = None,
+    listen: Listen = None,
+    join: Join = None,
+    hold: Hold = None,
     state: Annotated[
         Path | None, typer.Option(help="Folder of key, ledger and objects.", file_okay=False)
     ] = None,
@@ -43,6 +58,9 @@ def peer(
         Path | None, typer.Option(help="Graph file; with --node it tells all the rest.")
     ] = None,
     node: Annotated[str | None, typer.Option(help="Which node of the topology this is.")] = None,
+    open_network: Open = None,
+    lan: Lan = False,
+    advertise: Advertise = None,
     custodian: Annotated[
         bool, typer.Option("--custodian", help="Take custody without holding data.")
     ] = False,
@@ -71,6 +89,9 @@ def peer(
     over: Json = _from_topology(topology, node)
     over["join"] = [*over.get("join", []), *(join or [])]
     over["hold"] = {**over.get("hold", {}), **dict(map(parse_hold, hold or []))}
+    over["advertise"] = advertise or []
+    over.update({} if open_network is None else {"open_network": open_network})
+    over.update({"lan": True} if lan else {})
     over.update({"listen": listen} if listen else {})
     over.update({"custodian": True} if custodian else {})
     log_plainly("mfd-peer")
@@ -113,7 +134,7 @@ def _from_topology(path: Path | None, name: str | None) -> Json:
                 raise Misuse(f"{path}: {name} dials {other}, so {other} needs an address with port")
             join.append(address)
             costs[address] = link_cost(edge)
-    told: Json = {"join": join, "costs": costs, "hold": dict(own.hold)}
+    told: Json = {"join": join, "costs": costs, "hold": dict(own.hold), "open_network": False}
     if own.address:
         told["listen"] = own.address
     return {**told, "custodian": True} if own.custodian else told

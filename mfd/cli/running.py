@@ -95,12 +95,7 @@ def default_state(listen: str, name: str) -> Path:
 
 def make_node(settings: Settings, state: Path, on_report: Callable[[Json], None]) -> Node:
     """Join the parts. Raises: Misuse."""
-    config = Config(
-        network=settings.network,
-        custodian=settings.custodian,
-        slots=settings.slots,
-        lease_us=round(settings.lease_seconds * SECOND_US),
-    )
+    config = _config(settings)
     allow = None if settings.allow is None else frozenset(map(parse_peer_id, settings.allow))
     key = read_secret(settings.network_key_file, "network key file")
     token = read_secret(settings.api_token_file, "API token file")
@@ -121,10 +116,32 @@ def make_node(settings: Settings, state: Path, on_report: Callable[[Json], None]
         trainer=TrainerPipe(allow_py=settings.allow_py, threads=settings.threads),
         tls=Tls.fresh() if settings.tls else None,
         costs=settings.costs,
+        advertise=settings.advertise or _reached_at(settings.listen),
+        lan=settings.lan,
         on_report=on_report,
     )
     node.add_routes(routes(node, token=token.decode("utf-8", errors="replace")))
     return node
+
+
+def _config(settings: Settings) -> Config:
+    return Config(
+        network=settings.network,
+        custodian=settings.custodian,
+        slots=settings.slots,
+        lease_us=round(settings.lease_seconds * SECOND_US),
+        open_network=settings.open_network is not False,
+        active_target=settings.neighbours,
+        active_max=settings.neighbours + 2,
+        passive_max=settings.known,
+        links_max=settings.links_max,
+    )
+
+
+def _reached_at(listen: str) -> tuple[str, ...]:
+    """Where others reach a peer that listens at every address of this machine."""
+    host, port = parse_listen(listen)
+    return (f"{_own_address(host)}:{port}",) if is_any(host) else ()
 
 
 async def run(
@@ -165,7 +182,8 @@ async def _serve(node: Node, settings: Settings, told: Callable[[Node], None]) -
             for address in settings.join:
                 node.join(address)
             told(node)
-            failure = await node.failed
+            # a stop cancels this wait, and must not cancel what the node still looks at
+            failure = await asyncio.shield(node.failed)
             raise Bug(f"{failure}; {HINT}") from failure
     except (NodeError, CommandFailed) as exc:
         raise Misuse(str(exc)) from exc

@@ -31,6 +31,7 @@ class _Watch:
 
     peer: bytes
     heard_us: int
+    idle_us: int  # silence after which we ping
     pings: int = 0
     suspect: bool = False
     opinions: list[int] = field(default_factory=list)
@@ -54,10 +55,12 @@ class Liveness:
         """By how much every wait is stretched, 1 to 8."""
         return 1 + self._score
 
-    def up(self, link: int, peer: bytes) -> None:
-        """Watch a link."""
-        watch = self._watches[link] = _Watch(peer, self._ctx.now_us)
-        self._arm(link, watch, self._ctx.config.heartbeat_us)
+    def up(self, link: int, peer: bytes, *, outbound: bool) -> None:
+        """Watch a link. The dialler pings first, so that an idle link carries one ping, not two."""
+        heartbeat_us = self._ctx.config.heartbeat_us
+        idle_us = heartbeat_us if outbound else heartbeat_us * 5 // 4
+        watch = self._watches[link] = _Watch(peer, self._ctx.now_us, idle_us)
+        self._arm(link, watch, idle_us)
 
     def down(self, link: int) -> None:
         """Watch it no more."""
@@ -98,8 +101,8 @@ class Liveness:
         if silent_us >= suspect_us and not watch.suspect:
             watch.suspect = True
             self._ask_around(link, watch)
-        if silent_us < config.heartbeat_us:
-            self._arm(link, watch, config.heartbeat_us - silent_us)
+        if silent_us < watch.idle_us:
+            self._arm(link, watch, watch.idle_us - silent_us)
             return
         watch.pings += 1
         self._ctx.send(link, encode_frame(Ping(watch.pings)))

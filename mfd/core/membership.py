@@ -168,7 +168,7 @@ class Membership:
             self._ctx.emit(Close(up.link, "this peer has links_max links"))
             return
         self.neighbours[up.link] = Neighbour(up, self._ctx.now_us)
-        self.liveness.up(up.link, up.peer)
+        self.liveness.up(up.link, up.peer, outbound=up.outbound)
         self.reunion.found(up.peer, up.address if up.outbound else "")
         self.peering.greet(up.link, dialled)
 
@@ -342,6 +342,7 @@ class Membership:
                 cost=n.up.cost,
                 silent_us=self.liveness.silent_us(link),
                 active=n.active,
+                reach=self._reach(n),
             )
             for link, n in self.neighbours.items()
         )

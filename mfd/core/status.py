@@ -30,6 +30,7 @@ class LinkStatus:
     cost: int  # unit 10 us
     silent_us: int  # since the last frame from there
     active: bool = True  # False: its other end is no neighbour yet
+    reach: tuple[str, ...] = ()  # where it can be dialled, as far as it is known
 
 
 @dataclass(frozen=True, slots=True)

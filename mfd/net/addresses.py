@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from mfd.net.keys import parse_peer_id
 
-__all__ = ["Address", "is_any", "join_line", "parse_address", "parse_listen"]
+__all__ = ["Address", "is_any", "is_ip", "join_line", "parse_address", "parse_listen"]
 
 SCHEME = "mfd://"
 NETWORK_CHARS_MAX = 64
@@ -63,6 +63,15 @@ def parse_listen(text: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or int(port) > 65_535:
         raise ValueError(f"{text!r} is not an address to listen on: write host:port")
     return host, int(port)
+
+
+def is_ip(host: str) -> bool:
+    """Whether this host is an address, not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def is_any(host: str) -> bool:

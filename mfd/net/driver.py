@@ -17,7 +17,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, assert_never
+from typing import Any, Self, assert_never
 
 from aiohttp import web
 
@@ -41,6 +41,7 @@ from mfd.core.effects import (
 from mfd.core.events import (
     Addressed,
     CommandFailed,
+    Discovered,
     Event,
     Held,
     Joined,
@@ -51,8 +52,9 @@ from mfd.core.events import (
     Unheld,
 )
 from mfd.core.records import is_address
-from mfd.core.status import Status
 from mfd.net.addresses import Address, is_any, join_line, parse_address, parse_listen
+from mfd.net.cores import Core
+from mfd.net.discovery import Discovery, DiscoveryError
 from mfd.net.disk import Disk
 from mfd.net.handshake import Terms
 from mfd.net.injection import InjectionError, pack_model, receive
@@ -77,33 +79,13 @@ class NodeError(RuntimeError):
     """The peer cannot start or go on; the sentence says why and what to do."""
 
 
-class Core(Protocol):
-    """The value machine that decides: `mfd.core.peer.Peer`."""
-
-    @property
-    def id(self) -> bytes:
-        """The peer id, 32 bytes."""
-        ...
-
-    def handle(self, event: Event, now_us: int) -> list[Effect]:
-        """Take one event; return what is to be done. Raises: CommandFailed for local commands."""
-        ...
-
-    def deadline_us(self) -> int | None:
-        """When `Ticked` is due; None while nothing waits."""
-        ...
-
-    def status(self) -> Status:
-        """A snapshot for the owner."""
-        ...
-
-
 class Node:
     """A running peer, as an async context manager. Implements `mfd.web.face.Face`.
 
     `state` is its folder, `listen` the one address for links and HTTP, `holdings` maps data names
     to their addresses for the trainer, `costs` see `Transport`, `on_report` gets each new report.
     `advertise` are the addresses that others dial; not given: the one listened on, if it is one.
+    `lan`: find peers by multicast, and be found.
     Raises: NodeError on entering.
     """
 
@@ -122,6 +104,7 @@ class Node:
         tls: Tls | None = None,
         costs: Mapping[str, int] | None = None,
         advertise: Sequence[str] = (),
+        lan: bool = False,
         on_report: Callable[[Json], None] | None = None,
     ) -> None:
         self._core = core
@@ -136,6 +119,8 @@ class Node:
         self._tls = tls
         self._costs = costs
         self._advertise = tuple(advertise)
+        self._lan: Discovery | None = None
+        self._wants_lan = lan
         self._reports = Reports(on_report)
         self._events: deque[Event] = deque()
         self._busy = False
@@ -178,9 +163,11 @@ class Node:
             remembered = await self._disk.call(partial(read_remembered, self._state))
             if remembered:
                 self.post(Remembered(remembered))
+            if self._wants_lan:
+                await self._search_lan()
             for name, address in self._holdings.items():
                 await self.hold(name, address)
-        except (NodeError, OSError) as exc:
+        except (NodeError, DiscoveryError, OSError) as exc:
             await self.stop()
             raise exc if isinstance(exc, NodeError) else NodeError(str(exc)) from exc
         except BaseException:  # a cancelled start too must let go of port and folder
@@ -217,6 +204,15 @@ class Node:
         port = self._runner.addresses[0][1]
         self._address = Address(host, port, self._core.id, self._terms.network)
 
+    async def _search_lan(self) -> None:
+        """Announce this peer, and hear of others. Raises: DiscoveryError."""
+        assert self._address is not None
+        peer, found = self._core.id, lambda *told: self.post(Discovered(*told))
+        lan = Discovery(
+            self._terms.network, peer, self._advertised(), found, host=self._address.host
+        )
+        self._lan = await lan.__aenter__()
+
     def _advertised(self) -> tuple[str, ...]:
         """Where others dial this peer."""
         assert self._address is not None
@@ -231,6 +227,8 @@ class Node:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._lan is not None:
+            await self._lan.close()
         await asyncio.gather(self._transport.close(), self._jobs.close())
         await self._runner.cleanup()
         await self._disk.close(DRAIN_SECONDS)

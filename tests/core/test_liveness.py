@@ -19,7 +19,7 @@ class Watcher(Lone):
         self.liveness = Liveness(self.ctx, self.silent)
         self.alive = set(range(1, links + 1))
         for link in self.alive:
-            self.liveness.up(link, (A, B, C)[link - 1])
+            self.liveness.up(link, (A, B, C)[link - 1], outbound=True)
 
     def silent(self, link: int, reason: str) -> None:
         self.given_up.append((self.ctx.now_us, link, reason))
@@ -48,6 +48,18 @@ def test_traffic_saves_the_pings() -> None:
     for _ in range(30):
         assert not sent(it.run(1))
         it.liveness.heard(1)
+
+
+def test_who_listens_pings_a_little_later() -> None:
+    """Rules: M-23"""
+    it = Watcher(0)
+    it.liveness.up(1, A, outbound=False)
+    assert not sent(it.run(2.4))
+    assert sent(it.run(0.2)) == [(1, Ping(1))]
+    it.run(4)
+    assert [us for us, *_ in it.given_up] == []
+    it.run(2)
+    assert [us for us, *_ in it.given_up] == [8 * SECOND]
 
 
 def test_silence_ends_a_link_after_eight_seconds() -> None:

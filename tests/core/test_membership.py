@@ -10,7 +10,7 @@ import networkx as nx
 import pytest
 
 from mfd.core.config import Config
-from mfd.core.events import Joined, LinkUp, Received, Restored, StopRequested
+from mfd.core.events import Discovered, Joined, LinkUp, Received, Restored, StopRequested
 from mfd.core.frames import Bye, Ping, Update, encode_frame
 from mfd.core.gossip import rumour_id
 from mfd.core.memberframes import (
@@ -499,6 +499,45 @@ def test_open_and_given_understand_each_other() -> None:
         for box in boxes:
             assert box.peer is not None
             assert len(box.peer.status().routes) == 2
+
+
+# on the LAN
+
+
+@pytest.mark.parametrize("config", [Config(lan_links_max=3), OPEN])
+def test_peers_heard_of_on_the_lan_become_neighbours(config: Config) -> None:
+    """Rules: M-33"""
+    world = MemberWorld(1, config)
+    boxes = [world.add() for _ in range(8)]
+    for box in boxes:
+        for other in boxes:
+            world.happen(box, Discovered(other.key.public_key, other.address))
+    world.run(seconds=12)
+    assert world.islands() == 1
+    enough, most = (5, 7) if config.open_network else (3, 7)
+    assert enough <= degrees(world)[0]
+    assert max(degrees(world)) <= most
+    world.kill(boxes[0])
+    world.run(seconds=3)
+    world.start(boxes[0])
+    world.happen(boxes[0], Discovered(boxes[1].key.public_key, boxes[1].address))
+    world.run(seconds=10)
+    assert len(world.active(boxes[0])) >= 1
+
+
+def test_what_is_heard_on_the_lan_proves_nothing() -> None:
+    """Rules: M-32, M-33"""
+    world = MemberWorld(1, GIVEN)
+    box, honest, liar = (world.add() for _ in range(3))
+    world.happen(box, Discovered(honest.key.public_key, liar.address))
+    world.happen(box, Discovered(box.key.public_key, liar.address))
+    world.happen(box, Discovered(liar.key.public_key, "nonsense"))
+    world.run(seconds=20)
+    assert not world.graph().edges
+    assert box.peer is not None
+    [known] = box.peer.status().members.known
+    assert known.reason == "another peer answers there"
+    assert known.tries >= 2
 
 
 # what the owner is told
