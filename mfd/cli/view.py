@@ -31,6 +31,7 @@ ID_DIGITS = 64
 BAD = {
     "corrupt",
     "disk",
+    "equivocated",
     "fenced",
     "intake failed",
     "learning failed",

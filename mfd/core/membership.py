@@ -18,7 +18,7 @@ from mfd.core.dials import Dials, Kept, Purpose
 from mfd.core.effects import Close
 from mfd.core.events import LinkUp
 from mfd.core.frames import Member, Ping, Pong, encode_frame
-from mfd.core.gossip import Gossip, Judge
+from mfd.core.gossip import Gossip
 from mfd.core.liveness import Liveness
 from mfd.core.memberframes import (
     Ask,
@@ -46,6 +46,7 @@ from mfd.core.recordbook import RecordBook
 from mfd.core.records import is_address
 from mfd.core.reunion import Reunion
 from mfd.core.status import DropStatus, KnownStatus, LinkStatus, MemberStatus
+from mfd.core.tidings import Tidings
 
 __all__ = ["Membership", "Neighbour"]
 
@@ -71,7 +72,6 @@ class Membership:
         self,
         ctx: Context,
         *,
-        judge: Judge = lambda kind, payload: 0,
         counts: Callable[[LinkUp], None] = lambda up: None,
         ends: Callable[[int], None] = lambda link: None,
         carries: Callable[[int], bool] = lambda link: False,
@@ -86,7 +86,8 @@ class Membership:
         self.peering = Peering(ctx, self, self.book, self.dials)
         self.reunion = Reunion(ctx, self.dials, self._linked)
         self.liveness = Liveness(ctx, self.close)
-        self.gossip = Gossip(ctx, judge)
+        self.tidings = Tidings(ctx)
+        self.gossip = self.tidings.gossip = Gossip(ctx, self.tidings.judge)
         self.comparing = AntiEntropy(ctx, self.gossip)
         self.drops: deque[_Drop] = deque(maxlen=DROPS_MAX)
         self.views = self.peering.views

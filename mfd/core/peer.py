@@ -74,7 +74,6 @@ from mfd.core.notices import Notices
 from mfd.core.reception import Reception
 from mfd.core.routing import Routes, Source
 from mfd.core.status import Status
-from mfd.core.tidings import Tidings
 from mfd.core.transfer import Circuits
 from mfd.core.walkers import Walkers
 from mfd.packet.errors import PacketError
@@ -94,10 +93,8 @@ class Peer:
         self._routes: Routes | None = None  # until the store is open
         self._announced = False
         self._circuits = Circuits(ctx, self._next_hop, self._accept)
-        self._tidings = Tidings(ctx)
         self._members = Membership(
             ctx,
-            judge=self._tidings.judge,
             counts=self._link_counts,
             ends=self._link_ends,
             carries=self._circuits.carries,
@@ -122,8 +119,8 @@ class Peer:
         )
         self._reception.traveller = self._journey
         self._leases.reissuer = self._journey
-        self._tidings.deliver = self._leases.on_broadcast
-        self._leases.broadcast = partial(self._tidings.spread, self._members.gossip)
+        self._members.tidings.deliver = self._leases.on_broadcast
+        self._leases.broadcast = self._members.tidings.spread
         self._routes_due_us: int | None = None
 
     # the door

@@ -656,3 +656,45 @@ def test_a_peer_has_no_record_before_its_store_is_open() -> None:
     assert len(box.peer.members.book.view()) == 1
     assert Restored(1).boot == 1
     assert ROUND == 50_000
+
+
+# whatever a remote sends
+
+
+def test_bent_frames_raise_nothing_and_bounds_hold() -> None:
+    """Rules: M-06, M-13, M-15, M-29"""
+    world = joining(14)
+    world.recording = True
+    world.run(seconds=40)
+    for number in range(4):
+        say(world, world.boxes[number], bytes((number,)))
+    late = world.add()
+    world.happen(late, Joined(world.boxes[1].address))
+    world.run(seconds=70)
+    seen = [frame for box in world.boxes.values() for *_, frame in box.frames]
+    by_kind = {kind: [f for f in seen if f[0] == kind] for kind in sorted({f[0] for f in seen})}
+    assert set(by_kind) >= {1, 2, 32, 33, 34, 35, 36, 37, 41, 42, 45}
+    dice = random.Random(4)
+    for _ in range(60):
+        it = Stranger()
+        it.send(encode_member(Ask(it.item(), urgent=True)))
+        for _ in range(40):
+            frame = bytearray(dice.choice(by_kind[dice.choice(list(by_kind))]))
+            for _ in range(dice.randint(0, 3)):
+                match dice.randrange(3):
+                    case 0:
+                        frame[dice.randrange(len(frame))] = dice.randrange(256)
+                    case 1 if len(frame) > 1:
+                        del frame[dice.randrange(1, len(frame)) :]
+                    case 2:
+                        at = dice.randint(1, len(frame))
+                        frame[at:at] = dice.randbytes(dice.randint(1, 9))
+            it.send(bytes(frame))
+            if not it.linked:
+                break
+        it.world.run(seconds=1)
+        assert it.box.peer is not None
+        views = it.box.peer.members.views
+        assert len(views.passive) <= 32
+        assert len(views.active) <= 8
+        assert it.box.key.public_key not in {*views.active, *views.passive}
