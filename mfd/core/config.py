@@ -56,6 +56,7 @@ class Config:
     rumour_bytes_max: int = 4 << 20
     rumour_ids_max: int = 8_192
     rumour_batch_us: int = 50_000  # ids wait so long for company
+    tree_us: int = 30 * SECOND_US  # a link is lazy for so long
     graft_us: int = 500_000  # for a rumour whose id is known to come by itself
     rumour_sweep_us: int = 10 * SECOND_US
     rumour_refused_us: int = 600 * SECOND_US  # a refused one is not looked at again

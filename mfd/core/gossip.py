@@ -62,7 +62,7 @@ class Held:
 class _Link:
     """One neighbour's part in the tree."""
 
-    eager: bool = True
+    lazy_until_us: int = 0  # it is eager again from then on
     lazy: list[bytes] = field(default_factory=list)  # ids to be announced
     takes: Bucket = field(default_factory=lambda: Bucket(1, 1))
     gives: Bucket = field(default_factory=lambda: Bucket(1, 1))
@@ -95,7 +95,14 @@ class Gossip:
     @property
     def eager(self) -> tuple[int, ...]:
         """Links over which rumours go at once."""
-        return tuple(link for link, state in self._links.items() if state.eager)
+        return tuple(link for link, state in self._links.items() if self._is_eager(state))
+
+    def _is_eager(self, state: _Link) -> bool:
+        return self._ctx.now_us >= state.lazy_until_us
+
+    def _make_lazy(self, state: _Link) -> None:
+        """For a while: after a quiet time the fastest tree is found anew, by a flood."""
+        state.lazy_until_us = self._ctx.now_us + self._ctx.config.tree_us
 
     # links
 
@@ -164,8 +171,8 @@ class Gossip:
         state = self._links[link]
         ident = rumour_id(frame.kind, frame.payload)
         if ident in self._seen:
-            if state.eager:
-                state.eager = False
+            if self._is_eager(state):
+                self._make_lazy(state)
                 self._send(link, Prune())
             self._ctx.count("rumours_known")
             return
@@ -179,7 +186,7 @@ class Gossip:
             self._sweep_later()
             self._ctx.count("rumours_ended")
             return
-        state.eager = True
+        state.lazy_until_us = 0
         held = self._keep(ident, frame, seconds)
         self._ctx.count("rumours_heard")
         self._push(held, [other for other in self.eager if other != link])
@@ -188,7 +195,7 @@ class Gossip:
     def _announce(self, ident: bytes, source: int | None = None) -> None:
         """Offer a rumour over the lazy links, a little later and together with others."""
         for link, state in self._links.items():
-            if not state.eager and link != source and len(state.lazy) < IDS_MAX:
+            if not self._is_eager(state) and link != source and len(state.lazy) < IDS_MAX:
                 state.lazy.append(ident)
         if not self._flushing:
             self._flushing = True
@@ -234,14 +241,14 @@ class Gossip:
         """Ask for rumours that are not known here."""
         wanted = tuple(ident for ident in ids if ident not in self._seen)[:IDS_MAX]
         if wanted:
-            self._links[link].eager = True
+            self._links[link].lazy_until_us = 0
             self._ctx.count("rumours_grafted")
             self._send(link, Graft(wanted))
 
     def on_graft(self, link: int, ids: Iterable[bytes]) -> None:
         """Send what is asked for, at the rate at which it would be taken."""
         state = self._links[link]
-        state.eager = True
+        state.lazy_until_us = 0
         for ident in ids:
             held = self._held.get(ident)
             if held is not None and state.gives.take(self._ctx.now_us):
@@ -249,7 +256,7 @@ class Gossip:
 
     def on_prune(self, link: int) -> None:
         """The neighbour hears it from others first."""
-        self._links[link].eager = False
+        self._make_lazy(self._links[link])
 
     # forgetting
 

@@ -56,6 +56,19 @@ def test_a_known_rumour_makes_the_link_lazy() -> None:
     assert later == [(3, IHave(ids)), (4, IHave(ids))]
 
 
+def test_a_lazy_link_is_eager_again_after_a_while() -> None:
+    """Rules: M-27"""
+    it = Talker()
+    it.gossip.on_prune(2)
+    it.hear(1, b"a")
+    it.hear(3, b"a")
+    assert it.gossip.eager == (1, 4)
+    it.run(29.9)
+    assert it.gossip.eager == (1, 4)
+    it.run(0.2)
+    assert it.gossip.eager == (1, 2, 3, 4)
+
+
 def test_ids_wait_for_company() -> None:
     """Rules: M-27"""
     it = Talker(2)

@@ -587,6 +587,10 @@ def test_a_broadcast_reaches_a_thousand_peers_in_nine_rounds() -> None:
     assert holders(world, later) == 1_000
     assert count(world, "rumours_known") - known <= 100
     assert count(world, "rumours_heard") == 2 * 999  # at most once each
+    world.run(seconds=31)
+    last = say(world, world.boxes[500], b"third")
+    world.run(rounds=9)
+    assert holders(world, last) == 1_000
 
 
 def test_a_new_neighbour_hears_what_it_missed() -> None:
