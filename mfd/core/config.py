@@ -45,7 +45,7 @@ class Config:
     dial_max_us: int = 300 * SECOND_US  # the longest that a peer is left alone
     lost_us: int = 24 * 3_600 * SECOND_US  # how long a neighbour that failed is dialled again
     remembered_max: int = 64  # good peers that survive a restart
-    joins_per_s: int = 10  # newcomers whose records we send walking
+    joins_per_s: int = 10  # newcomers sent walking; frames with records taken from one neighbour
     joins_burst: int = 256
     peer_record_valid_us: int = 3_600 * SECOND_US  # made anew after half of it
     peer_records_max: int = 1_024  # about 300 B each

@@ -42,6 +42,7 @@ from mfd.core.memberframes import (
 )
 from mfd.core.peering import Neighbour, Peering
 from mfd.core.presence import Presence
+from mfd.core.rates import Bucket
 from mfd.core.recordbook import RecordBook
 from mfd.core.records import is_address
 from mfd.core.reunion import Reunion
@@ -101,7 +102,8 @@ class Membership:
         """The store is open: sign who we are, and begin to look after the views."""
         self.presence.restored(boot)
         self._later_shuffle()
-        self._tick()
+        if self._ctx.config.open_network:
+            self._tick()
 
     def join(self, address: str) -> None:
         """Enter the network at an address; where links are given, keep this one."""
@@ -120,6 +122,8 @@ class Membership:
     def discovered(self, peer: bytes, address: str) -> None:
         """A peer was heard of on the LAN."""
         if peer != self._ctx.me and is_address(address):
+            if not self._ctx.config.open_network and not self.peering.lan:
+                self._tick()
             self.peering.discovered(peer, address)
 
     def stop(self) -> None:
@@ -168,7 +172,8 @@ class Membership:
         if not config.open_network and len(self.neighbours) >= config.links_max:
             self._ctx.emit(Close(up.link, "this peer has links_max links"))
             return
-        self.neighbours[up.link] = Neighbour(up, self._ctx.now_us)
+        takes = Bucket(config.joins_per_s, config.joins_burst)
+        self.neighbours[up.link] = Neighbour(up, self._ctx.now_us, takes)
         self.liveness.up(up.link, up.peer, outbound=up.outbound)
         self.reunion.found(up.peer, up.address if up.outbound else "")
         self.peering.greet(up.link, dialled)
@@ -300,6 +305,11 @@ class Membership:
         self.presence.heed()
 
     def _from_neighbour(self, link: int, frame: MemberFrame) -> None:
+        if isinstance(frame, ForwardJoin | Shuffle | ShuffleReply) and not (
+            self.neighbours[link].takes.take(self._ctx.now_us)
+        ):
+            self._ctx.count("records_over_rate")  # each may cost us eight signatures
+            return
         match frame:
             case ForwardJoin():
                 self.peering.on_forward_join(link, frame)

@@ -51,6 +51,7 @@ class Neighbour:
 
     up: LinkUp
     since_us: int
+    takes: Bucket  # frames with records of others
     active: bool = False
     asked: Purpose | None = None  # what we have dialled it for, once we have asked
     leaving: str = ""  # why the link is about to end, as either side has said

@@ -41,6 +41,7 @@ class Passive:
     tries: int = 0  # dials that failed since it was last heard
     retry_us: int = 0
     reason: str = ""
+    crowds: frozenset[str] = frozenset()  # where its addresses are, as far as that is public
 
     def address(self) -> str:
         """The address whose turn it is."""
@@ -114,10 +115,12 @@ class Views:
         known = self._passive.get(peer)
         if known is not None:
             if born_us > known.born_us:
-                self._passive[peer] = Passive(peer, addresses, born_us)
+                crowds = _crowds(addresses)
+                self._passive[peer] = Passive(peer, addresses, born_us, crowds=crowds)
             return
-        crowds = Counter(c for p in self._passive.values() for c in _crowds(p.addresses))
-        if any(crowds[crowd] >= CROWD_MAX for crowd in _crowds(addresses)):
+        crowds = _crowds(addresses)
+        there = Counter(c for p in self._passive.values() for c in p.crowds) if crowds else {}
+        if any(there.get(crowd, 0) >= CROWD_MAX for crowd in crowds):
             return
         if len(self._passive) >= self._config.passive_max:
             # those that did not answer first, then the oldest: the dead leave in bounded time
@@ -125,7 +128,7 @@ class Views:
             if not worst.tries and worst.born_us > born_us:
                 return
             del self._passive[worst.peer]
-        self._passive[peer] = Passive(peer, addresses, born_us)
+        self._passive[peer] = Passive(peer, addresses, born_us, crowds=crowds)
 
     def forget(self, peer: bytes) -> None:
         """A peer is no hope any more."""
@@ -144,8 +147,8 @@ class Views:
         return near + far
 
 
-def _crowds(addresses: Sequence[str]) -> set[str]:
-    return {crowd_of(address) for address in addresses} - {""}
+def _crowds(addresses: Sequence[str]) -> frozenset[str]:
+    return frozenset(map(crowd_of, addresses)) - {""}
 
 
 def pick(dice: Dice, values: Sequence[T]) -> T | None:

@@ -78,15 +78,15 @@ def test_a_walker_travels_a_network_that_made_itself() -> None:
     world = DiallingWorld(3, config)
     home = world.enter("home")
     world.run(seconds=0.1)
-    for number in range(11):
+    for number in range(8):
         world.enter(f"h{number}", home)
     world.run(seconds=15)
     assert all(len(neighbours(host)) >= 4 for host in world.hosts.values())
     assert all(len(neighbours(host)) <= 8 for host in world.hosts.values())
-    inject(world, "home", walker_for(world, "home", layers=3, floats=50, laps=1, min_holders=12))
+    inject(world, "home", walker_for(world, "home", layers=3, floats=50, laps=1, min_holders=9))
     assert world.run(until=arrived(home), seconds=300)
     stops = [fields["stops"] for fields in reports(home, "arrived")]
-    assert stops == [12]
+    assert stops == [9]
 
 
 def test_a_third_dies_and_the_walker_still_comes_home() -> None:
@@ -95,12 +95,12 @@ def test_a_third_dies_and_the_walker_still_comes_home() -> None:
     world = DiallingWorld(5, config)
     home = world.enter("home")
     world.run(seconds=0.1)
-    for number in range(11):
+    for number in range(8):
         world.enter(f"h{number}", home)
     world.run(seconds=10)
-    inject(world, "home", walker_for(world, "home", layers=3, floats=50, laps=1, min_holders=12))
+    inject(world, "home", walker_for(world, "home", layers=3, floats=50, laps=1, min_holders=9))
     world.run(seconds=4)
-    dead = [world.hosts[f"h{number}"] for number in range(4)]
+    dead = [world.hosts[f"h{number}"] for number in range(3)]
     for host in dead:
         world.kill(host)
     world.run(seconds=10)
