@@ -119,8 +119,14 @@ class Peering:
             self.views.hear(peer, entry.record.addresses, entry.born_us)
 
     def _learn_all(self, items: Iterable[Item]) -> None:
+        """Take what is right; whoever passed on the rest has not looked at it either."""
         for item in items:
-            if self._learn(item) is not None:
+            try:
+                known = self._learn(item) is not None
+            except PacketError:
+                self._ctx.count("records_refused")
+                continue
+            if known:
                 self._hope(item[0][:32])
 
     def _peer(self, link: int) -> bytes:
@@ -164,7 +170,7 @@ class Peering:
         """Routing news over a link that we asked on says yes: there, links are given."""
         neighbour = self._links.neighbours[link]
         if neighbour.asked is not None and not (neighbour.active or neighbour.leaving):
-            self._links.activate(link)
+            self._take(link, neighbour.asked)
         return neighbour.active
 
     def gone(self, peer: bytes, addresses: tuple[str, ...]) -> None:
@@ -176,9 +182,10 @@ class Peering:
 
     def discovered(self, peer: bytes, address: str) -> None:
         """A peer was heard of on the LAN; whether it is that peer, the handshake shows."""
-        self.lan.add(peer)
-        self.views.hear(peer, (address,), self._ctx.now_us)
-        self.promote()
+        if len(self.lan) < self._ctx.config.peer_records_max:
+            self.lan.add(peer)
+            self.views.hear(peer, (address,), self._ctx.now_us)
+            self.promote()
 
     # asking to be a neighbour
 
@@ -234,7 +241,7 @@ class Peering:
         self._hope(neighbour.up.peer)
         self._learn_all(frame.items)
         if not frame.accepted:
-            neighbour.leaving = REASONS[NO_ROOM]
+            self._links.close(link, REASONS[NO_ROOM])
             passive = self.views.passive.get(neighbour.up.peer)
             if passive is not None:
                 passive.retry_us = self._ctx.now_us + NO_ROOM_US

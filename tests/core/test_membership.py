@@ -10,6 +10,7 @@ import networkx as nx
 import pytest
 
 from mfd.core.config import Config
+from mfd.core.dials import Purpose
 from mfd.core.events import Discovered, Joined, LinkUp, Received, Restored, StopRequested
 from mfd.core.frames import Bye, Ping, Update, encode_frame
 from mfd.core.gossip import rumour_id
@@ -431,6 +432,46 @@ def test_somebody_elses_record_ends_the_link(make: Callable) -> None:
     it.send(encode_member(make(it.item(SimKey(b"other")))))
     assert not it.linked
     assert not it.counted
+
+
+def test_a_wrong_record_that_a_relay_passed_on_is_dropped_without_blame() -> None:
+    """Rules: M-16"""
+    it = Stranger()
+    it.send(encode_member(Ask(it.item(), urgent=True)))
+    wrong = it.item()[0][:-1] + b"\0"
+    right = it.item(SimKey(b"third"))
+    it.send(encode_member(Shuffle(b"12345678", 0, it.item(), ((wrong, 0), right))))
+    assert it.counted
+    assert it.answers(37)
+    assert it.box.peer is not None
+    assert it.box.peer.status().counters["records_refused"] == 1
+    assert right[0][:32] in it.box.peer.members.views.passive
+
+
+def test_a_neighbour_that_says_no_is_none_any_more() -> None:
+    """Rules: M-07"""
+    it = Stranger()
+    it.send(encode_member(Ask(it.item(), urgent=True)))
+    assert it.counted
+    it.send(encode_member(Reply(False, it.item(), ())))
+    assert not it.counted
+    assert not it.linked
+
+
+def test_routing_news_do_not_overfill_the_active_view() -> None:
+    """Rules: M-07, M-13"""
+    world = settled(12)
+    box = world.boxes[4]
+    assert box.peer is not None
+    views = box.peer.members.views
+    for number in range(9):
+        key = SimKey(b"early%d" % number)
+        box.links[500 + number] = (Box(200 + number, key, "10.8.8.8:8"), 600 + number)
+        box.peer.members.dials.dial(f"x:{number}", Purpose.ASK)
+        world.happen(box, LinkUp(500 + number, key.public_key, f"x:{number}", True))
+        world.happen(box, Received(500 + number, encode_frame(Update([]))))
+    world.run(rounds=3)
+    assert len(views.active) == 8
 
 
 def test_a_frame_that_is_none_ends_the_link() -> None:
