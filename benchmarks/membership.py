@@ -106,8 +106,10 @@ def measure(folder: str, count: int, idle: float) -> int:
         silent = peers.pop()
         os.kill(silent.process.pid, signal.SIGSTOP)
         took, reasons = dropped_by_all(silent, peers, 60)
-        # a look at all peers takes time too
-        check("silent: dropped by all", took, SILENT_SECONDS_MAX + 0.5, "s")
+        # a machine that is late makes its peers patient; and a look at all takes time too
+        patience = max(peer.status()["members"]["patience"] for peer in peers)
+        bound = SILENT_SECONDS_MAX * patience + 0.5
+        check(f"silent: dropped by all (patience {patience})", took, bound, "s")
         for reason in sorted(reasons):
             print(f"    {reason}")
         os.kill(silent.process.pid, signal.SIGCONT)
