@@ -19,7 +19,7 @@ $(READY): pyproject.toml setup.py constraints.txt $(wildcard mfd/packet/*.c)
 		{ echo "MFD needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[learn,dev]'
+		--constraint constraints.txt --editable '.[learn,lan,dev]'
 	@touch $(READY)
 
 demo: $(READY)

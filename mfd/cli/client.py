@@ -37,7 +37,14 @@ class Unreachable(CommandError):
 class Client:
     """One peer's API. Every method raises CommandError with one sentence."""
 
-    def __init__(self, url: str | None = None, token_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        token_file: Path | None = None,
+        *,
+        anonymous: bool = False,
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> None:
         self.url = url or os.environ.get("MFD_API") or API_DEFAULT
         parts = urlsplit(self.url if "//" in self.url else f"http://{self.url}")
         self.url = self.url.rstrip("/")
@@ -48,7 +55,8 @@ class Client:
         if parts.scheme not in ("http", "https") or not self._host or parts.path.strip("/"):
             raise Misuse(f"--api {self.url} is not an address: write http://HOST:PORT")
         self._secure = parts.scheme == "https"
-        self._token = _read_token(token_file)
+        self._token = "" if anonymous else _read_token(token_file)
+        self._timeout = timeout
 
     def get(self, path: str, **query: str | int) -> Json:
         """Fetch JSON."""
@@ -132,12 +140,12 @@ class Client:
     def _connection(self) -> HTTPConnection:
         assert self._host is not None
         if not self._secure:
-            return HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
+            return HTTPConnection(self._host, self._port, timeout=self._timeout)
         context = ssl.create_default_context()
         if self._host in ("127.0.0.1", "localhost", "::1"):  # a peer's own certificate names nobody
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        return HTTPSConnection(self._host, self._port, timeout=TIMEOUT_SECONDS, context=context)
+        return HTTPSConnection(self._host, self._port, timeout=self._timeout, context=context)
 
     def _unreachable(self, error: Exception) -> CommandError:
         if isinstance(error, TimeoutError):

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mfd.cli.errors import Misuse, nearest, read_toml
+from mfd.core.records import ADDRESSES_MAX, is_address
 from mfd.net.addresses import parse_address, parse_listen
 from mfd.net.keys import parse_peer_id
 
@@ -44,6 +45,12 @@ class Settings(BaseModel):
     state: str | None = None  # folder of key, ledger and objects
     network: str = Field("mfd", min_length=1, max_length=64)
     network_key_file: str | None = None  # a secret that all members share
+    open_network: bool | None = None  # choose neighbours; not given: unless a topology tells them
+    neighbours: int = Field(6, ge=3, le=64)  # wanted in an open network
+    known: int = Field(32, ge=8, le=1024)  # others that could become neighbours
+    links_max: int = Field(64, ge=1, le=4096)  # where links are given
+    advertise: list[str] = Field(default_factory=list)  # where others dial this peer: host:port
+    lan: bool = False  # find peers of the network on the LAN, and be found
     allow: list[str] | None = None  # peer ids; none given: everybody with the network's terms
     custodian: bool = False  # take custody of walkers without holding data
     slots: int = Field(8, ge=1, le=10_000)  # walkers owned or being received at once
@@ -105,6 +112,10 @@ def _check(settings: Settings, where: str) -> None:
                     f"{address!r} leads into network {network!r}, but this peer is of "
                     f"network {settings.network!r}: set network, or use another join line"
                 )
+        wrong = [address for address in settings.advertise if not is_address(address)]
+        if wrong or len(settings.advertise) > ADDRESSES_MAX:
+            told = f"{wrong[0]!r} is not host:port" if wrong else f"at most {ADDRESSES_MAX}"
+            raise ValueError(f"advertise: {told}; write addresses at which others reach this peer")
         for peer in settings.allow or []:
             parse_peer_id(peer)
     except ValueError as exc:

@@ -135,12 +135,20 @@ def status(as_json: Json = False, api: Api = None, token_file: Token = None) -> 
 
 
 @app.command()
-def peers(as_json: Json = False, api: Api = None, token_file: Token = None) -> None:
-    """Show a peer's links."""
+def peers(
+    everybody: Annotated[
+        bool, typer.Option("--all", help="Ask peer after peer: who is there, in how many islands.")
+    ] = False,
+    as_json: Json = False,
+    api: Api = None,
+    token_file: Token = None,
+) -> None:
+    """Show a peer's links, whom else it knows, and why neighbours were dropped."""
     from mfd.cli import reading
     from mfd.cli.client import Client
 
-    reading.peers(Client(api, token_file), as_json=as_json)
+    show = reading.everybody if everybody else reading.peers
+    show(Client(api, token_file), as_json=as_json)
 
 
 @app.command()

@@ -24,19 +24,34 @@ the address, the network is told how its labels are distributed, rounded to 1/20
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+Open = Annotated[
+    bool | None,
+    typer.Option(
+        "--open/--given",
+        help="Choose neighbours, or keep to the links given. Default: open without topology.",
+    ),
+]
+Lan = Annotated[bool, typer.Option("--lan", help="Find peers on the LAN, and be found (zeroconf).")]
+Advertise = Annotated[
+    list[str] | None,
+    typer.Option(metavar="HOST:PORT", help="Where others reach this peer, if not there."),
+]
+Listen = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Port 0: any free one.")]
+Join = Annotated[
+    list[str] | None, typer.Option(metavar="ADDRESS", help="host:port, or a join line.")
+]
+Hold = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=ADDRESS", help="Offer data, as digits/train=sklearn:digits."),
+]
+
+
 @app.command(epilog=EXIT_CODES)
 def peer(
     *,
-    listen: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Port 0: any free one.")
-    ] = None,
-    join: Annotated[
-        list[str] | None, typer.Option(metavar="ADDRESS", help="host:port, or a join line.")
-    ] = None,
-    hold: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=ADDRESS", help=HOLD_HELP),
-    ] = None,
+    listen: Listen = None,
+    join: Join = None,
+    hold: Hold = None,
     state: Annotated[
         Path | None, typer.Option(help="Folder of key, ledger and objects.", file_okay=False)
     ] = None,
@@ -48,6 +63,9 @@ def peer(
     emulate: Annotated[
         bool, typer.Option("--emulate", help="Links as slow and lossy as the topology says.")
     ] = False,
+    open_network: Open = None,
+    lan: Lan = False,
+    advertise: Advertise = None,
     custodian: Annotated[
         bool, typer.Option("--custodian", help="Take custody without holding data.")
     ] = False,
@@ -69,7 +87,9 @@ def peer(
     over: Json = _from_topology(topology, node, emulate=emulate)
     over["join"] = [*over.get("join", []), *(join or [])]
     over["hold"] = {**over.get("hold", {}), **dict(map(parse_hold, hold or []))}
-    flags = {"listen": listen, "custodian": custodian}
+    over["advertise"] = advertise or []
+    over.update({} if open_network is None else {"open_network": open_network})
+    flags = {"listen": listen, "custodian": custodian, "lan": lan}
     over.update({name: value for name, value in flags.items() if value})
     log_plainly("mfd-peer")
     settings = load_settings(config, over)
@@ -113,7 +133,7 @@ def _from_topology(path: Path | None, name: str | None, *, emulate: bool = False
             costs[address] = link_cost(edge)
             names = ("latency_us", "bandwidth_bps", "loss")
             slow[address] = {field: getattr(edge, field) for field in names}
-    told: Json = {"join": join, "costs": costs, "hold": dict(own.hold)}
+    told: Json = {"join": join, "costs": costs, "hold": dict(own.hold), "open_network": False}
     if emulate:
         told["emulate"] = slow
     if own.address:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from mfd.cli.client import Client
-from mfd.cli.view import brief, data_size, print_json, print_table, span
+from mfd.cli.view import brief, data_size, print_json, print_table, printable, span
 
-__all__ = ["layers", "peers", "routes", "status"]
+__all__ = ["everybody", "layers", "peers", "routes", "status"]
 
 Json = dict[str, Any]
+ASK_SECONDS = 3.0  # for one of many peers to answer
 COSTS_PER_MS = 100  # a metric counts 10 us
 
 
@@ -23,19 +24,39 @@ def status(client: Client, *, as_json: bool) -> None:
     facts = {
         "peer": told["peer"],
         "join": told["join"],
-        "network": told["network"],
+        "network": _network(told),
         "up": span(told["uptime_s"]),
         "holds": holdings or "nothing: a relay",
-        "links": len(told["links"]),
+        "links": _links(told),
         "routes": len(told["routes"]),
         "carried": data_size(sum(told["bytes"].values())),
         "store": f"{told['objects']} objects, {told['store']}",
     }
     for name, value in facts.items():
         print(f"{name:<8} {value}")
+    for address, reason in told["members"]["unreachable"].items():
+        print(f"no link  {printable(address)}: {printable(reason)}")
     if told["walkers"]:
         print()
         _print_walkers(told["walkers"])
+
+
+def _network(told: Json) -> str:
+    return f"{told['network']}, " + ("open" if told["members"]["open"] else "links are given")
+
+
+def _links(told: Json) -> str:
+    members = told["members"]
+    parts = [str(sum(link["active"] for link in told["links"])), f"{len(members['known'])} known"]
+    if members["lost"]:
+        parts.append(f"{members['lost']} lost")
+    if members["dropped"]:
+        last = members["dropped"][-1]
+        parts.append(
+            f"last dropped {brief(last['peer'])} {span(last['ago_us'] / 1e6)} ago: "
+            f"{printable(last['reason'])}"
+        )
+    return ", ".join(parts)
 
 
 def _print_walkers(walkers: list[Json]) -> None:
@@ -58,17 +79,18 @@ def _print_walkers(walkers: list[Json]) -> None:
 
 
 def peers(client: Client, *, as_json: bool) -> None:
-    """Print the links of a peer."""
+    """Print the links of a peer, whom else it knows, and why neighbours are none any more."""
     told = client.get("peers")
     if as_json:
         print_json(told)
         return
+    members = told["members"]
     print_table(
         ("peer", "address", "dialled", "cost", "silent"),
         (
             (
                 brief(link["peer"]),
-                link["address"],
+                link["address"] if link["active"] else f"{link['address']} (no neighbour yet)",
                 "here" if link["outbound"] else "there",
                 _ms(link["cost"]),
                 span(link["silent_us"] / 1e6),
@@ -77,6 +99,66 @@ def peers(client: Client, *, as_json: bool) -> None:
         ),
         "no links: this peer is alone; join another with --join",
     )
+    if members["known"]:
+        print("\nknown")
+        print_table(("peer", "address", "record", "failures"), map(_known, members["known"]), "")
+    if members["dropped"]:
+        print("\ndropped, newest last")
+        print_table(
+            ("peer", "address", "ago", "why"),
+            (
+                (brief(d["peer"]), d["address"], span(d["ago_us"] / 1e6), printable(d["reason"]))
+                for d in members["dropped"]
+            ),
+            "",
+        )
+    for address, reason in members["unreachable"].items():
+        print(f"\nno link to {printable(address)}: {printable(reason)}")
+
+
+def everybody(client: Client, *, as_json: bool) -> None:
+    """Print all peers that can be found from one, and whether they form one network."""
+    from mfd.cli.client import Client as Other
+    from mfd.cli.islands import islands, sentence, survey
+
+    scheme = "https" if client.url.startswith("https:") else "http"
+
+    def ask(address: str) -> Json:
+        return Other(f"{scheme}://{address}", anonymous=True, timeout=ASK_SECONDS).get("status")
+
+    found = survey(client.get("status"), ask)
+    parts = islands(found)
+    if as_json:
+        rows = [
+            {
+                "peer": seen.peer,
+                "addresses": seen.addresses,
+                "links": sorted(seen.links),
+                "answers": seen.answers,
+            }
+            for seen in found.values()
+        ]
+        print_json({"peers": rows, "islands": parts})
+        return
+    print_table(
+        ("peer", "address", "links"),
+        (
+            (
+                brief(seen.peer),
+                ", ".join(seen.addresses),
+                len(seen.links) if seen.answers else "its API does not answer here",
+            )
+            for seen in found.values()
+        ),
+        "",
+    )
+    print(f"\n{sentence(parts)}")
+
+
+def _known(peer: Json) -> tuple[str, ...]:
+    failures = f"{peer['tries']}: {printable(peer['reason'])}" if peer["tries"] else ""
+    age = span(peer["age_us"] / 1e6) + " old"
+    return brief(peer["peer"]), ", ".join(peer["addresses"]), age, failures
 
 
 def routes(client: Client, *, as_json: bool) -> None:

@@ -7,7 +7,6 @@ success.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import signal
 import socket
@@ -22,7 +21,7 @@ from mfd.cli.errors import HINT, Bug, Misuse
 from mfd.core.config import Config
 from mfd.core.events import CommandFailed
 from mfd.core.peer import Peer
-from mfd.net.addresses import parse_listen
+from mfd.net.addresses import is_any, parse_listen
 from mfd.net.driver import Node, NodeError
 from mfd.net.emulation import Wire
 from mfd.net.handshake import Terms
@@ -98,12 +97,7 @@ def default_state(listen: str, name: str) -> Path:
 
 def make_node(settings: Settings, state: Path, on_report: Callable[[Json], None]) -> Node:
     """Join the parts. Raises: Misuse."""
-    config = Config(
-        network=settings.network,
-        custodian=settings.custodian,
-        slots=settings.slots,
-        lease_us=round(settings.lease_seconds * SECOND_US),
-    )
+    config = _config(settings)
     allow = None if settings.allow is None else frozenset(map(parse_peer_id, settings.allow))
     key = read_secret(settings.network_key_file, "network key file")
     token = read_secret(settings.api_token_file, "API token file")
@@ -125,6 +119,8 @@ def make_node(settings: Settings, state: Path, on_report: Callable[[Json], None]
         tls=Tls.fresh() if settings.tls else None,
         costs=settings.costs,
         emulate=_wires(settings),
+        advertise=settings.advertise or _reached_at(settings.listen),
+        lan=settings.lan,
         on_report=on_report,
     )
     node.add_routes(routes(node, token=token.decode("utf-8", errors="replace")))
@@ -135,6 +131,26 @@ def _wires(settings: Settings) -> dict[str, Wire] | None:
     if settings.emulate is None:
         return None
     return {address: Wire(**link.model_dump()) for address, link in settings.emulate.items()}
+
+
+def _config(settings: Settings) -> Config:
+    return Config(
+        network=settings.network,
+        custodian=settings.custodian,
+        slots=settings.slots,
+        lease_us=round(settings.lease_seconds * SECOND_US),
+        open_network=settings.open_network is not False,
+        active_target=settings.neighbours,
+        active_max=settings.neighbours + 2,
+        passive_max=settings.known,
+        links_max=settings.links_max,
+    )
+
+
+def _reached_at(listen: str) -> tuple[str, ...]:
+    """Where others reach a peer that listens at every address of this machine."""
+    host, port = parse_listen(listen)
+    return (f"{_own_address(host)}:{port}",) if is_any(host) else ()
 
 
 async def run(
@@ -175,7 +191,8 @@ async def _serve(node: Node, settings: Settings, told: Callable[[Node], None]) -
             for address in settings.join:
                 node.join(address)
             told(node)
-            failure = await node.failed
+            # a stop cancels this wait, and must not cancel what the node still looks at
+            failure = await asyncio.shield(node.failed)
             raise Bug(f"{failure}; {HINT}") from failure
     except (NodeError, CommandFailed) as exc:
         raise Misuse(str(exc)) from exc
@@ -185,18 +202,11 @@ def describe(node: Node, settings: Settings, state: Path) -> Started:
     """Return what others need to know of a running peer."""
     host, port = parse_listen(settings.listen)
     join, scheme = node.join_line, "https" if settings.tls else "http"
-    if _is_any(host):  # others need an address that leads here
+    if is_any(host):  # others need an address that leads here
         join = join.replace(f"mfd://{node.address}", f"mfd://{_own_address(host)}:{port}", 1)
         host = "::1" if ":" in host else "127.0.0.1"
     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return Started(node.status()["peer"], join, f"{scheme}://{authority}/", str(state))
-
-
-def _is_any(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return False
 
 
 def _own_address(host: str) -> str:

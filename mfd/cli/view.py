@@ -19,6 +19,7 @@ __all__ = [
     "hop_line",
     "print_json",
     "print_table",
+    "printable",
     "report_line",
     "span",
 ]
@@ -30,6 +31,7 @@ ID_DIGITS = 64
 BAD = {
     "corrupt",
     "disk",
+    "equivocated",
     "fenced",
     "intake failed",
     "learning failed",
@@ -99,7 +101,7 @@ def report_line(report: Json) -> Text:
     kind = str(report.get("kind", ""))
     line = Text(f"{at:%H:%M:%S} ", style="dim")
     style = "red" if kind in BAD else "green" if kind in GOOD else "cyan"
-    line.append(f"{_printable(kind):<16}", style=style)
+    line.append(f"{printable(kind):<16}", style=style)
     told = hop_line(report)
     line.append(told if told is not None else _fields(report))
     return line
@@ -118,7 +120,7 @@ def hop_line(report: Json) -> str | None:
             )
         case "chosen":
             source, target = (brief(str(report.get(key, ""))) for key in ("peer", "target"))
-            return f"{source} -> {target}: {_printable(report.get('reason', ''))}"
+            return f"{source} -> {target}: {printable(report.get('reason', ''))}"
         case "handed":
             source, target = (brief(str(report.get(key, ""))) for key in ("source", "target"))
             return (
@@ -135,7 +137,7 @@ def _stop(report: Json) -> str:
     place = f"{clients} clients" if clients else brief(str(report.get("peer", "")))
     return (
         f"{place}  lap {report.get('lap')}/{report.get('laps')}  layers "
-        f"{_printable(report.get('layers', ''))}  loss {_number(report.get('loss_before'))} -> "
+        f"{printable(report.get('layers', ''))}  loss {_number(report.get('loss_before'))} -> "
         f"{_number(report.get('loss'))}  came {data_size(report.get('came_bytes') or 0)}  "
         f"{_number(report.get('samples'), '{:.0f}')} samples in "
         f"{_number(report.get('seconds'), '{:.1f}')} s"
@@ -148,9 +150,9 @@ def _number(value: Any, form: str = "{:.4f}") -> str:
 
 def _fields(report: Json) -> str:
     pairs = ((k, v) for k, v in report.items() if k not in HIDDEN)
-    return "  ".join(f"{k}={brief(_printable(v))}" for k, v in pairs)
+    return "  ".join(f"{k}={brief(printable(v))}" for k, v in pairs)
 
 
-def _printable(value: Any) -> str:
+def printable(value: Any) -> str:
     """Text of strangers goes to a terminal: no control characters."""
     return "".join(c if c.isprintable() else "?" for c in str(value))

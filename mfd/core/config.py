@@ -26,6 +26,41 @@ class Config:
     redial_min_us: int = SECOND_US
     redial_max_us: int = 30 * SECOND_US
     links_max: int = 64
+    # membership
+    open_network: bool = False  # choose neighbours ourselves; else keep the links that are given
+    active_target: int = 6  # degree 6 keeps one component after half of 10,000 have died
+    active_max: int = 8  # beyond it somebody has to go
+    outbound_min: int = 2  # neighbours that nobody can force upon us
+    passive_max: int = 32
+    lan_links_max: int = 12  # links to peers heard of on the LAN, where links are given
+    visitors_max: int = 256  # links whose other end is no neighbour yet
+    visit_us: int = 5 * SECOND_US  # for it to become one
+    walk_active: int = 6  # hops of a newcomer's record until somebody takes it in
+    walk_passive: int = 3  # hops left when it is remembered; hops of a shuffle
+    shuffle_us: int = 30 * SECOND_US  # +- a quarter
+    promote_us: int = 5 * SECOND_US
+    alone_us: int = SECOND_US  # instead of promote_us, while there is no neighbour
+    asks_at_once: int = 3  # half of the target: as many will ask us, where all join at once
+    dials_max: int = 8  # under way at once, given addresses apart
+    dial_max_us: int = 300 * SECOND_US  # the longest that a peer is left alone
+    lost_us: int = 24 * 3_600 * SECOND_US  # how long a neighbour that failed is dialled again
+    remembered_max: int = 64  # good peers that survive a restart
+    joins_per_s: int = 10  # newcomers sent walking; frames with records taken from one neighbour
+    joins_burst: int = 256
+    peer_record_valid_us: int = 3_600 * SECOND_US  # made anew after half of it
+    peer_records_max: int = 1_024  # about 300 B each
+    # gossip
+    rumours_per_s: int = 10  # taken from, and given to, one neighbour
+    rumours_burst: int = 64
+    rumours_max: int = 1_024
+    rumour_bytes_max: int = 4 << 20
+    rumour_ids_max: int = 8_192
+    rumour_batch_us: int = 50_000  # ids wait so long for company
+    tree_us: int = 30 * SECOND_US  # a link is lazy for so long
+    graft_us: int = 500_000  # for a rumour whose id is known to come by itself
+    rumour_sweep_us: int = 10 * SECOND_US
+    rumour_refused_us: int = 600 * SECOND_US  # a refused one is not looked at again
+    compare_us: int = 60 * SECOND_US  # with one random neighbour, +- a quarter
     # routing
     sources_per_name: int = 4  # SEEK finds the others
     names_max: int = 4_096

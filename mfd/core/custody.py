@@ -44,6 +44,7 @@ __all__ = [
     "Role",
     "Version",
     "Walker",
+    "must_be_found",
     "open_identity",
     "position_offered",
     "why_not_granted",
@@ -288,3 +289,10 @@ def shadows_after(walker: Walker, me: bytes, unreleased: tuple[bytes, ...]) -> t
     """Return who keeps a copy once `me` hands over: `me` first, then who was not released yet."""
     rest = tuple(peer for peer in unreleased if peer != me)
     return (me, *rest)[:SHADOWS_MAX]
+
+
+def must_be_found(walker: Walker, me: bytes) -> bool:
+    """Say whether somebody has to find this peer: as owner, shadow, next custodian or home."""
+    if walker.role in (Role.OWN, Role.SHADOW) or walker.held is not None:
+        return True
+    return walker.plan.home == me and walker.role is Role.RELEASED

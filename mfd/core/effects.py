@@ -24,6 +24,7 @@ __all__ = [
     "FetchTable",
     "Keep",
     "Learn",
+    "Remember",
     "Report",
     "Send",
     "Store",
@@ -122,6 +123,13 @@ class CancelLearn:
 
 
 @dataclass(frozen=True, slots=True)
+class Remember:
+    """Keep the good peers for the next start, instead of those kept before; no answer."""
+
+    peers: tuple[tuple[bytes, tuple[str, ...]], ...]  # id and addresses, the best last
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Tell the owner of this peer what happened; kept and shown by the driver."""
 
@@ -130,5 +138,5 @@ class Report:
 
 
 Effect = (
-    Send | Dial | Close | Store | Fetch | FetchTable | Keep | Discard | Learn | CancelLearn | Report
-)
+    Send | Dial | Close | Store | Fetch | FetchTable | Keep | Discard | Learn | CancelLearn
+) | (Remember | Report)

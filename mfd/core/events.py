@@ -14,8 +14,10 @@ from mfd.packet.objects import Buffer
 from mfd.packet.task import LearnResult
 
 __all__ = [
+    "Addressed",
     "CommandFailed",
     "DialFailed",
+    "Discovered",
     "Event",
     "FetchFailed",
     "Fetched",
@@ -29,6 +31,7 @@ __all__ = [
     "LinkDown",
     "LinkUp",
     "Received",
+    "Remembered",
     "Restored",
     "StopRequested",
     "StoreFailed",
@@ -185,6 +188,28 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
+class Addressed:
+    """Others can dial this peer at these addresses, host:port, best first."""
+
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """Somebody on the LAN says that a peer listens at an address; nothing of it is proven."""
+
+    peer: bytes
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """Good peers of an earlier life: id and addresses, the best last. Follows Restored."""
+
+    peers: tuple[tuple[bytes, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Injected:
     """A new walker, made by a user, enters here; its objects are in the store, not yet synced."""
 
@@ -222,6 +247,9 @@ Event = (
     | Held
     | Unheld
     | Joined
+    | Addressed
+    | Discovered
+    | Remembered
     | Injected
     | Ticked
     | StopRequested

@@ -29,6 +29,7 @@ __all__ = [
     "End",
     "Found",
     "Frame",
+    "Member",
     "Open",
     "Opened",
     "Ping",
@@ -50,6 +51,7 @@ CONTROL_BYTES_MAX = 64 << 10
 DATA_BYTES_MAX = 64 << 10
 DATA_HEAD_BYTES = 5
 DATA_TYPE = 18
+MEMBER_TYPES = range(32, 48)
 
 
 class Class(IntEnum):
@@ -132,6 +134,14 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """Membership and gossip; the body is read by mfd.core.memberframes."""
+
+    kind: int
+    body: Buffer
+
+
+@dataclass(frozen=True, slots=True)
 class Open:
     """Set up a circuit toward `target`."""
 
@@ -189,7 +199,7 @@ class Reset:
 
 
 Told = Update | SeqnoRequest | Seek | Found  # one value each, read elsewhere
-Frame = Ping | Pong | Bye | Told | Open | Opened | Data | Credit | End | Reset
+Frame = Ping | Pong | Bye | Told | Member | Open | Opened | Data | Credit | End | Reset
 
 _TYPES: dict[type[Any], int] = {
     Ping: 1,
@@ -218,6 +228,8 @@ def encode_data(circuit: int) -> bytes:
 def encode_frame(frame: Frame) -> bytes:
     """One whole control frame."""
     assert not isinstance(frame, Data)
+    if isinstance(frame, Member):
+        return bytes((frame.kind,)) + bytes(frame.body)
     fields: Any = frame.body if isinstance(frame, Told) else _values(frame)
     return bytes((_TYPES[type(frame)],)) + bytes(msgpack.packb(fields))
 
@@ -248,6 +260,8 @@ def decode_frame(buffer: Buffer) -> Frame:
         return Data(int.from_bytes(view[1:5], "little"), view[5:])
     if len(view) > CONTROL_BYTES_MAX:
         raise PacketError(Fault.LIMIT, f"control frame of {len(view)} bytes")
+    if kind in MEMBER_TYPES:
+        return Member(kind, view[1:])
     reader = _READERS.get(kind)
     if reader is None:
         raise PacketError(Fault.FORMAT, f"frame type {kind}")

@@ -11,6 +11,7 @@ Source: spec/custody.md, section "Leases".
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -64,6 +65,7 @@ class Leases:
         self._walkers = walkers
         self._courier = courier
         self.reissuer: Reissuer
+        self.broadcast: Callable[..., None] = lambda kind, *body: None  # to all of the network
 
     def _of(self, walker: Walker) -> _Lease:
         if walker.lease is None:
@@ -256,6 +258,7 @@ class Leases:
         nearer = newest.shadows[: newest.shadows.index(self._ctx.me)]  # they re-issue before us
         for peer in (newest.target, *nearer):
             self._courier.send(peer, Kind.RECLAIM, walker.id, digest)
+        self.broadcast(Kind.RECLAIM, walker.id, digest)  # no relay can hide the owner from us
         patience_us = max(newest.lease_us // 4, PROBE_US)
         self._of(walker).timer = self._ctx.after(patience_us, partial(self._lost, walker))
 
@@ -314,12 +317,23 @@ class Leases:
             holder=newest.target.hex(),
             reason=reason,
         )
-        again = (lambda: None) if was_owner else partial(self._reissued, walker)
-        self._walkers.save(walker, then=again)
+        self._walkers.save(walker, then=partial(self._reissued, walker, again=was_owner))
 
-    def _reissued(self, walker: Walker) -> None:
-        walker.busy = False
-        self.reissuer.owned(walker)
+    def _reissued(self, walker: Walker, *, again: bool) -> None:
+        self.broadcast(Kind.STALE, walker.id, list(walker.certificates))
+        if not again:
+            walker.busy = False
+            self.reissuer.owned(walker)
+
+    def on_broadcast(self, message: Message) -> None:
+        """Somebody asks or shows everybody; of those who know the walker, few have to answer."""
+        walker = self._walkers.get(message.body[0])
+        if walker is None:
+            return
+        if message.kind is Kind.STALE:
+            self.on_stale(message)
+        elif walker.role in (Role.OWN, Role.DONE):
+            self.on_reclaim(message)
 
     # fencing
 

@@ -17,12 +17,14 @@ from mfd.core.circuit import Channel, Listener
 from mfd.core.config import Config
 from mfd.core.context import Context
 from mfd.core.courier import Courier
-from mfd.core.custody import Role, Version, Walker, open_identity
-from mfd.core.effects import Close, Effect
+from mfd.core.custody import Version, Walker, must_be_found
+from mfd.core.effects import Effect
 from mfd.core.errands import Errands
 from mfd.core.events import (
+    Addressed,
     CommandFailed,
     DialFailed,
+    Discovered,
     Event,
     Fetched,
     FetchFailed,
@@ -36,6 +38,7 @@ from mfd.core.events import (
     LinkDown,
     LinkUp,
     Received,
+    Remembered,
     Restored,
     StopRequested,
     Stored,
@@ -53,6 +56,7 @@ from mfd.core.frames import (
     End,
     Found,
     Frame,
+    Member,
     Open,
     Opened,
     Ping,
@@ -77,12 +81,10 @@ from mfd.core.reception import Reception
 from mfd.core.routing import Routes, Source
 from mfd.core.seals import Sealer, Seals
 from mfd.core.seek import Seeker
-from mfd.core.showing import link_status, must_be_found, walker_status
 from mfd.core.status import Status
 from mfd.core.transfer import Circuits
 from mfd.core.walkers import Walkers
 from mfd.packet.errors import PacketError
-from mfd.packet.objects import object_digest
 from mfd.packet.signing import Signer, Verifier
 
 __all__ = ["Peer"]
@@ -105,11 +107,16 @@ class Peer:
         self._holdings = Holdings()
         self._routes: Routes | None = None  # until the store is open
         self._announced = False
-        self._members = Membership(ctx)
         self._seals = Seals(ctx, lambda: self._circuits, sealer, self._accept)
         self._seeker = Seeker(ctx, lambda: self._routes)
         trails = ways.Trails(self._seeker)
         self._circuits = Circuits(ctx, self._next_hop, self._seals.accept, trails)
+        self._members = Membership(
+            ctx,
+            counts=self._link_counts,
+            ends=self._link_ends,
+            carries=self._circuits.carries,
+        )
         self._walkers = Walkers(ctx)
         self._courier = Courier(ctx, lambda: self._seals, self._via, self._deliver)
         self._exchange = Exchange(ctx, lambda: self._seals, self._via)
@@ -129,6 +136,8 @@ class Peer:
         )
         self._reception.traveller = self._journey
         self._leases.reissuer = self._journey
+        self._members.tidings.deliver = self._leases.on_broadcast
+        self._leases.broadcast = self._members.tidings.spread
         self._routes_due_us: int | None = None
 
     # the door
@@ -163,9 +172,10 @@ class Peer:
             ):
                 self._ctx.answer(event)
             case LinkUp():
-                self._link_up(event)
+                self._known_routes()
+                self._members.link_up(event)
             case LinkDown(link=link, reason=reason):
-                self._link_down(link, reason)
+                self._members.link_down(link, reason)
             case DialFailed(address=address, reason=reason):
                 self._members.dial_failed(address, reason)
             case Restored():
@@ -176,9 +186,16 @@ class Peer:
                 self._holdings.unhold(self._known_routes(), name, self._ctx.now_us)
             case Joined(address=address):
                 self._members.join(address)
+            case Addressed(addresses=addresses):
+                self._members.presence.addressed(addresses)
+            case Discovered(peer=peer, address=address):
+                self._members.discovered(peer, address)
+            case Remembered(peers=peers):
+                self._members.remembered(peers)
             case Injected():
                 self._inject(event)
             case StopRequested():
+                self._members.stop()
                 for link in self._members.neighbours:
                     self._ctx.send(link, encode_frame(Bye("stopping")))
             case _:
@@ -212,6 +229,7 @@ class Peer:
     def _restored(self, event: Restored) -> None:
         ctx, boot = self._ctx, event.boot
         self._routes = Routes(self.id, ctx.config, signer=ctx.signer, verify=ctx.verify, boot=boot)
+        self._members.restored(boot)
         self._walkers.restore(event.records, event.objects)
         for walker in self._walkers:
             self._reception.restored(walker)
@@ -228,27 +246,7 @@ class Peer:
     def _inject(self, event: Injected) -> None:
         """Become the first owner of a walker that a user made. Raises: CommandFailed."""
         self._known_routes()
-        verify = self._ctx.verify
-        try:
-            identity = open_identity(event.genesis, event.plan, verify)
-            version = Version.open(event.manifest, event.signature, verify)
-        except PacketError as error:
-            raise CommandFailed(f"this walker is not valid: {error}") from error
-        manifest = version.manifest
-        if manifest.walker != identity.walker or manifest.plan != object_digest(event.plan):
-            raise CommandFailed("this walker's manifest, genesis and plan do not belong together")
-        if identity.plan.home != self.id:
-            raise CommandFailed(
-                f"the plan's home is peer {identity.plan.home.hex()[:12]}, this is "
-                f"{self.id.hex()[:12]}: send it there"
-            )
-        if self._walkers.get(identity.walker) is not None:
-            raise CommandFailed("this walker is known here already")
-        walker = self._walkers.add(identity)
-        if walker is None:
-            raise CommandFailed("this peer takes no more walkers")
-        walker.role, walker.version = Role.OWN, version
-        walker.high_water = (0, identity.genesis.creator, 0)
+        walker, version = self._walkers.begin(event)
         self._walkers.save(
             walker, objects=tuple(version.objects), then=partial(self._injected, walker)
         )
@@ -259,23 +257,17 @@ class Peer:
 
     # links and frames
 
-    def _link_up(self, up: LinkUp) -> None:
-        if len(self._members.neighbours) >= self._ctx.config.links_max:
-            self._ctx.emit(Close(up.link, "this peer has links_max links"))
-            return
-        self._members.link_up(up)
+    def _link_counts(self, up: LinkUp) -> None:
         self._circuits.link_up(
             up.link, up.peer, outbound=up.outbound, paced=up.paced, private=up.private
         )
         self._seeker.link_up(up.link, up.peer, up.cost)
         self._known_routes().link_up(up.link, up.cost, self._ctx.now_us, peer=up.peer)
 
-    def _link_down(self, link: int, reason: str) -> None:
-        if link in self._members.neighbours:
-            self._members.link_down(link, reason)
-            self._seeker.link_down(link)
-            self._known_routes().link_down(link, self._ctx.now_us)
-            self._circuits.link_down(link)  # last: who listens to a circuit asks the others
+    def _link_ends(self, link: int) -> None:
+        self._seeker.link_down(link)
+        self._known_routes().link_down(link, self._ctx.now_us)
+        self._circuits.link_down(link)  # last: who listens to a circuit asks the others
 
     def _received(self, link: int, buffer: bytes | bytearray | memoryview) -> None:
         if link not in self._members.neighbours:
@@ -285,18 +277,22 @@ class Peer:
             self._frame(link, decode_frame(buffer))
         except PacketError as error:
             self._ctx.count(f"frames_refused_{error.fault.name.lower()}")
-            self._ctx.emit(Close(link, f"a frame is not valid: {error}"))
+            self._members.close(link, f"a frame is not valid: {error}")
 
     def _frame(self, link: int, frame: Frame) -> None:
         match frame:
             case Data() | Credit() | Open() | Opened() | End() | Reset():
                 self._circuits.on_frame(link, frame)
+            case Member():
+                self._members.on_frame(link, frame)
             case Ping():
                 self._members.on_ping(link, frame)
             case Pong():
                 pass  # hearing it was enough
             case Bye(reason=reason):
-                self._ctx.emit(Close(link, f"the neighbour says: {reason}"))
+                self._members.close(link, f"the neighbour says: {reason}")
+            case _ if not self._members.counts_now(link):
+                self._ctx.count("frames_of_strangers")
             case Update(body=body):
                 self._known_routes().update(link, body, self._ctx.now_us)
             case SeqnoRequest(body=body):
@@ -372,18 +368,23 @@ class Peer:
 
     def status(self) -> Status:
         """Take a snapshot for the owner of this peer."""
-        now_us, links = self._ctx.now_us, self._members.neighbours.items()
         return Status(
             peer=self.id.hex(),
             network=self._ctx.config.network,
-            links=tuple(link_status(link, neighbour, now_us) for link, neighbour in links),
+            links=self._members.links(),
             routes=self._routes.snapshot() if self._routes else (),
-            walkers=tuple(map(walker_status, self._walkers)),
+            walkers=self._walkers.status(),
             holdings=dict(self._holdings),
             circuits=len(self._circuits),
             objects=len(self._walkers.objects),
             counters=dict(self._ctx.counters),
+            members=self._members.status(),
         )
+
+    @property
+    def members(self) -> Membership:
+        """Views, records and rumours, to be looked at."""
+        return self._members
 
     def version(self, walker_id: bytes) -> Version | None:
         """The newest version of a walker kept here, whatever this peer's role."""

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["LinkStatus", "RouteStatus", "Status", "WalkerStatus"]
+__all__ = [
+    "DropStatus",
+    "KnownStatus",
+    "LinkStatus",
+    "MemberStatus",
+    "RouteStatus",
+    "Status",
+    "WalkerStatus",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +29,44 @@ class LinkStatus:
     outbound: bool
     cost: int  # unit 10 us
     silent_us: int  # since the last frame from there
+    active: bool = True  # False: its other end is no neighbour yet
+    reach: tuple[str, ...] = ()  # where it can be dialled, as far as it is known
+
+
+@dataclass(frozen=True, slots=True)
+class KnownStatus:
+    """One peer that could become a neighbour."""
+
+    peer: str
+    addresses: tuple[str, ...]
+    age_us: int  # of its newest record
+    tries: int  # dials that failed since
+    reason: str  # of the last failure
+
+
+@dataclass(frozen=True, slots=True)
+class DropStatus:
+    """One neighbour that is none any more."""
+
+    peer: str
+    address: str
+    reason: str
+    ago_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """What a peer knows of others, beside its links."""
+
+    open: bool = False  # it chooses its neighbours itself
+    known: tuple[KnownStatus, ...] = ()
+    dropped: tuple[DropStatus, ...] = ()  # oldest first, the last 32
+    unreachable: Mapping[str, str] = field(default_factory=dict)  # the owner's address -> reason
+    lost: int = 0  # neighbours that failed and are dialled again
+    remembered: int = 0  # good peers, kept for the next start
+    records: int = 0
+    rumours: int = 0
+    patience: int = 1  # times by which waits for others are stretched
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +112,4 @@ class Status:
     circuits: int
     objects: int
     counters: Mapping[str, int] = field(default_factory=dict)
+    members: MemberStatus = field(default_factory=MemberStatus)

@@ -56,6 +56,10 @@ class Circuits(Flow):
     def __len__(self) -> int:
         return len(self._nonces)
 
+    def carries(self, link: int) -> bool:
+        """Whether circuits would break with this link."""
+        return bool(self._links.get(link))
+
     # links
 
     def link_up(

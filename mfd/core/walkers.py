@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from mfd.core.context import Context
-from mfd.core.custody import Identity, Role, Version, Walker
+from mfd.core.custody import Identity, Role, Version, Walker, open_identity
+from mfd.core.events import CommandFailed, Injected
 from mfd.core.exchange import Wanted
+from mfd.core.status import WalkerStatus
 from mfd.packet.errors import PacketError
+from mfd.packet.objects import object_digest
 
 __all__ = ["Walkers"]
 
@@ -63,6 +66,31 @@ class Walkers:
         walker = self._walkers[identity.walker] = Walker(identity)
         return walker
 
+    def begin(self, event: Injected) -> tuple[Walker, Version]:
+        """Add a walker that a user made; this peer is its first owner. Raises: CommandFailed."""
+        me, verify = self._ctx.me, self._ctx.verify
+        try:
+            identity = open_identity(event.genesis, event.plan, verify)
+            version = Version.open(event.manifest, event.signature, verify)
+        except PacketError as error:
+            raise CommandFailed(f"this walker is not valid: {error}") from error
+        manifest = version.manifest
+        if manifest.walker != identity.walker or manifest.plan != object_digest(event.plan):
+            raise CommandFailed("this walker's manifest, genesis and plan do not belong together")
+        if identity.plan.home != me:
+            raise CommandFailed(
+                f"the plan's home is peer {identity.plan.home.hex()[:12]}, this is "
+                f"{me.hex()[:12]}: send it there"
+            )
+        if self.get(identity.walker) is not None:
+            raise CommandFailed("this walker is known here already")
+        walker = self.add(identity)
+        if walker is None:
+            raise CommandFailed("this peer takes no more walkers")
+        walker.role, walker.version = Role.OWN, version
+        walker.high_water = (0, identity.genesis.creator, 0)
+        return walker, version
+
     def slots_used(self, *, but: Walker) -> int:
         """Walkers that occupy this peer, `but` one."""
         others = (w for w in self._walkers.values() if w is not but)
@@ -108,3 +136,23 @@ class Walkers:
         """The disk has lied or is full: own nothing new, promise nothing."""
         self._broken = reason
         self._ctx.report("disk", reason=reason)
+
+    def status(self) -> tuple[WalkerStatus, ...]:
+        """What they look like from outside."""
+        return tuple(map(_status, self))
+
+
+def _status(walker: Walker) -> WalkerStatus:
+    manifest = walker.version.manifest if walker.version else None
+    return WalkerStatus(
+        walker=walker.id.hex(),
+        role=walker.role.value,
+        activity=walker.activity,
+        mode=walker.plan.mode,
+        epoch=walker.high_water[0],
+        hop=walker.high_water[2],
+        seq=manifest.seq if manifest else 0,
+        lap=manifest.progress.lap if manifest else 0,
+        laps=walker.plan.laps,
+        home=walker.plan.home.hex(),
+    )

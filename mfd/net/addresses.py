@@ -5,12 +5,13 @@ Source: spec/link.md section 5 (L-24).
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from urllib.parse import parse_qs, quote, urlsplit
 
 from mfd.net.keys import parse_peer_id
 
-__all__ = ["Address", "join_line", "parse_address", "parse_listen"]
+__all__ = ["Address", "is_any", "is_ip", "join_line", "parse_address", "parse_listen"]
 
 SCHEME = "mfd://"
 NETWORK_CHARS_MAX = 64
@@ -62,6 +63,23 @@ def parse_listen(text: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or int(port) > 65_535:
         raise ValueError(f"{text!r} is not an address to listen on: write host:port")
     return host, int(port)
+
+
+def is_ip(host: str) -> bool:
+    """Whether this host is an address, not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_any(host: str) -> bool:
+    """Whether this host means every address of this machine, so that nobody can dial it."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def join_line(address: Address) -> str:

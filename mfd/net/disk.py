@@ -46,7 +46,11 @@ class Disk:
 
     def put(self, work: StoreWork) -> None:
         """Queue an effect; its answer is posted."""
-        future = self._thread.submit(self.store.perform, work)
+        self.run(lambda: self.store.perform(work))
+
+    def run(self, call: Callable[[], Event | None]) -> None:
+        """Queue a call; the event that it returns, if any, is posted."""
+        future = self._thread.submit(call)
         self._work.add(future)
         future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._answered, done))
 

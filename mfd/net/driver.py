@@ -14,10 +14,10 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, assert_never
-from urllib.parse import parse_qsl
+from typing import Any, Self, assert_never
 
 from aiohttp import web
 
@@ -33,29 +33,35 @@ from mfd.core.effects import (
     FetchTable,
     Keep,
     Learn,
+    Remember,
     Report,
     Send,
     Store,
 )
 from mfd.core.events import (
+    Addressed,
     CommandFailed,
+    Discovered,
     Event,
-    Held,
     Joined,
+    Remembered,
     Restored,
     StopRequested,
     Ticked,
     Unheld,
 )
-from mfd.core.sources import label_shares
-from mfd.core.status import Status
-from mfd.net.addresses import Address, join_line, parse_address, parse_listen
+from mfd.core.records import is_address
+from mfd.net.addresses import Address, is_any, join_line, parse_address, parse_listen
+from mfd.net.clock import now_us
+from mfd.net.cores import Core
+from mfd.net.discovery import Discovery, DiscoveryError
 from mfd.net.disk import Disk
 from mfd.net.emulation import Wire
 from mfd.net.handshake import Terms
 from mfd.net.injection import InjectionError, pack_model, receive
-from mfd.net.jobs import Jobs
+from mfd.net.jobs import Jobs, describe_holding
 from mfd.net.keys import KeyPair
+from mfd.net.remembered import read_remembered, write_remembered
 from mfd.net.reports import Reports
 from mfd.net.store import StoreError
 from mfd.net.tls import Tls
@@ -74,33 +80,13 @@ class NodeError(RuntimeError):
     """The peer cannot start or go on; the sentence says why and what to do."""
 
 
-class Core(Protocol):
-    """The value machine that decides: `mfd.core.peer.Peer`."""
-
-    @property
-    def id(self) -> bytes:
-        """The peer id, 32 bytes."""
-        ...
-
-    def handle(self, event: Event, now_us: int) -> list[Effect]:
-        """Take one event; return what is to be done. Raises: CommandFailed for local commands."""
-        ...
-
-    def deadline_us(self) -> int | None:
-        """When `Ticked` is due; None while nothing waits."""
-        ...
-
-    def status(self) -> Status:
-        """A snapshot for the owner."""
-        ...
-
-
 class Node:
     """A running peer, as an async context manager. Implements `mfd.web.face.Face`.
 
     `state` is its folder, `listen` the one address for links and HTTP, `holdings` maps data names
     to their addresses for the trainer, `costs` and `emulate` see `Transport`, `on_report` gets each
-    new report.
+    new report. `advertise` are the addresses that others dial; not given: the one listened on, if
+    it is one. `lan`: find peers by multicast, and be found.
     Raises: NodeError on entering.
     """
 
@@ -119,6 +105,8 @@ class Node:
         tls: Tls | None = None,
         costs: Mapping[str, int] | None = None,
         emulate: Mapping[str, Wire] | None = None,
+        advertise: Sequence[str] = (),
+        lan: bool = False,
         on_report: Callable[[Json], None] | None = None,
     ) -> None:
         self._core = core
@@ -133,6 +121,9 @@ class Node:
         self._tls = tls
         self._costs = costs
         self._emulate = emulate
+        self._advertise = tuple(advertise)
+        self._lan: Discovery | None = None
+        self._wants_lan = lan
         self._reports = Reports(on_report)
         self._events: deque[Event] = deque()
         self._busy = False
@@ -172,9 +163,15 @@ class Node:
             store = self._disk.store
             self.post(Restored(store.ledger.boot, store.ledger.rows(), dict(store.objects)))
             await self._serve()
+            self.post(Addressed(self._advertised()))
+            remembered = await self._disk.call(partial(read_remembered, self._state))
+            if remembered:
+                self.post(Remembered(remembered))
+            if self._wants_lan:
+                await self._search_lan()
             for name, address in self._holdings.items():
                 await self.hold(name, address)
-        except (NodeError, OSError) as exc:
+        except (NodeError, DiscoveryError, OSError) as exc:
             await self.stop()
             raise exc if isinstance(exc, NodeError) else NodeError(str(exc)) from exc
         except BaseException:  # a cancelled start too must let go of port and folder
@@ -211,6 +208,21 @@ class Node:
         port = self._runner.addresses[0][1]
         self._address = Address(host, port, self._core.id, self._terms.network)
 
+    async def _search_lan(self) -> None:
+        """Announce this peer, and hear of others. Raises: DiscoveryError."""
+        assert self._address is not None
+        peer, found = self._core.id, lambda *told: self.post(Discovered(*told))
+        lan = Discovery(
+            self._terms.network, peer, self._advertised(), found, host=self._address.host
+        )
+        self._lan = await lan.__aenter__()
+
+    def _advertised(self) -> tuple[str, ...]:
+        """Where others dial this peer."""
+        assert self._address is not None
+        here = not is_any(self._address.host) and is_address(self.address)
+        return self._advertise or ((self.address,) if here else ())
+
     async def stop(self) -> None:
         """Say goodbye, close the links, let the store finish; within two seconds."""
         if self._stopped:
@@ -219,6 +231,8 @@ class Node:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._lan is not None:
+            await self._lan.close()
         await asyncio.gather(self._transport.close(), self._jobs.close())
         await self._runner.cleanup()
         await self._disk.close(DRAIN_SECONDS)
@@ -238,7 +252,7 @@ class Node:
         try:
             while self._events:
                 event = self._events.popleft()
-                self._carry_out(self._core.handle(event, _now_us()))
+                self._carry_out(self._core.handle(event, now_us()))
         except Exception as exc:  # noqa: BLE001 - task boundary: the core promises not to raise
             self._fail(exc)
         finally:
@@ -256,7 +270,7 @@ class Node:
     def _command(self, event: Event) -> None:
         """Carry out what the owner asked for. Raises: CommandFailed."""
         assert not self._busy, "commands come from outside of the core"
-        effects = self._core.handle(event, _now_us())
+        effects = self._core.handle(event, now_us())
         self._busy = True  # what the effects cause waits for its turn
         self._carry_out(effects)
         self._drain()
@@ -271,7 +285,7 @@ class Node:
                 return
             self._timer.cancel()
         self._armed_us = deadline
-        self._timer = self._loop.call_later(max(0, deadline - _now_us()) / 1e6, self._ring)
+        self._timer = self._loop.call_later(max(0, deadline - now_us()) / 1e6, self._ring)
 
     def _ring(self) -> None:
         self._timer = None
@@ -292,6 +306,8 @@ class Node:
                     self._jobs.start(effect)
                 case CancelLearn(job=job):
                     self._jobs.cancel(job)
+                case Remember(peers=peers):
+                    self._disk.run(partial(write_remembered, self._state, peers))
                 case Report():
                     self._reports.add(effect)
                 case _:
@@ -301,14 +317,12 @@ class Node:
 
     async def hold(self, name: str, address: str) -> None:
         """Offer data under a name from now on. Raises: NodeError where it cannot be read."""
-        self._trainer.hold(name, address)
         try:
-            told = await self._trainer.describe(name)
-            samples, labels = int(told["samples"]), _labels(address, told)
-        except (TrainerError, KeyError, TypeError, ValueError) as exc:
+            held = await describe_holding(self._trainer, name, address)
+        except TrainerError as exc:
             raise NodeError(f"data {name!r} at {address}: {exc}") from exc
         try:
-            self._command(Held(name, samples, labels))
+            self._command(held)
         except CommandFailed as exc:
             raise NodeError(str(exc)) from exc
 
@@ -382,17 +396,3 @@ class Node:
         except InjectionError as exc:
             raise CommandFailed(str(exc)) from exc
         return [part if isinstance(part, bytes) else memoryview(part) for part in parts]
-
-
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # leases run on during suspend
-
-
-def _now_us() -> int:
-    return time.clock_gettime_ns(_CLOCK) // 1000
-
-
-def _labels(address: str, told: Mapping[str, Any]) -> bytes:
-    """The rounded histogram of a holding, if its owner lets the network know it."""
-    if ("announce", "labels") not in parse_qsl(address.partition("?")[2]):
-        return b""
-    return label_shares({int(label): int(count) for label, count in told["labels"].items()})

@@ -7,17 +7,20 @@ the trainer made is hashed again before it is believed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
+from urllib.parse import parse_qsl
 
 from mfd.core.effects import Learn
-from mfd.core.events import Event, Learned, LearnFailed
+from mfd.core.events import Event, Held, Learned, LearnFailed
+from mfd.core.sources import label_shares
 from mfd.net.disk import Disk
 from mfd.net.store import StoreError
 from mfd.net.trainerpipe import Trainer, TrainerError
 from mfd.packet.task import LearnTask
 
-__all__ = ["Jobs"]
+__all__ = ["Jobs", "describe_holding"]
 
 
 class Jobs:
@@ -80,3 +83,20 @@ class Jobs:
 def _digests_of(task: LearnTask) -> set[bytes]:
     layers = [*task.layers, *(ref for sibling in task.siblings for ref in sibling.layers)]
     return {ref.digest for ref in layers}
+
+
+async def describe_holding(trainer: Trainer, name: str, address: str) -> Held:
+    """Let the trainer look at data that is offered under a name. Raises: TrainerError."""
+    trainer.hold(name, address)
+    try:
+        told = await trainer.describe(name)
+        return Held(name, int(told["samples"]), _labels(address, told))
+    except (KeyError, TypeError, ValueError) as exc:
+        raise TrainerError(str(exc)) from exc
+
+
+def _labels(address: str, told: Mapping[str, Any]) -> bytes:
+    """The rounded histogram of a holding, if its owner lets the network know it."""
+    if ("announce", "labels") not in parse_qsl(address.partition("?")[2]):
+        return b""
+    return label_shares({int(label): int(count) for label, count in told["labels"].items()})

@@ -105,7 +105,9 @@ class _Api:
 
     def part(self, path: str) -> Handler:
         async def handle(_: web.Request) -> web.StreamResponse:
-            return _answer({path: self._face.status()[PARTS[path]]})
+            told = self._face.status()
+            more = {"members": told["members"]} if path == "peers" else {}
+            return _answer({path: told[PARTS[path]], **more})
 
         return handle
 

@@ -81,10 +81,11 @@ def digits(part: str) -> str:
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningPeer]]:
     """Three holders in a line; the last one can measure too."""
     folder = tmp_path_factory.mktemp("network")
-    first = RunningPeer("--hold", digits("1/3"), cwd=folder)
-    second = RunningPeer("--join", first.told["join"], "--hold", digits("2/3"), cwd=folder)
+    first = RunningPeer("--given", "--hold", digits("1/3"), cwd=folder)
+    join = ("--given", "--join", first.told["join"])
+    second = RunningPeer(*join, "--hold", digits("2/3"), cwd=folder)
     measure = ("--hold", "digits/test=sklearn:digits?split=test")
-    join = ("--join", second.address)
+    join = ("--given", "--join", second.address)
     third = RunningPeer(*join, "--hold", digits("3/3"), *measure, cwd=folder)
     peers = [first, second, third]
     yield peers

@@ -38,6 +38,10 @@ def test_flags_stand_over_the_file_and_lists_add_up(tmp_path: Path) -> None:
         ('network = ""', "network: "),
         ('allow = ["12"]', "not a peer id"),
         ('listen = "here"', "host:port"),
+        ('advertise = ["here"]', "'here' is not host:port"),
+        (f"advertise = {['a:1'] * 9}", "at most 8"),
+        ("neighbours = 2", "neighbours: "),
+        ('open_network = "yes"', "open_network: "),
     ],
 )
 def test_wrong_files_are_told_in_one_sentence(tmp_path: Path, text: str, part: str) -> None:

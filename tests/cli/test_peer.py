@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from mfd.cli import peer as peer_module
+from mfd.cli import running
+from mfd.cli.config import load_settings
 from mfd.cli.peer import main
 from mfd.topology import load
 from tests.cli.conftest import RunningPeer, digits, program
@@ -98,6 +100,19 @@ def test_a_topology_makes_one_link_for_each_edge(tmp_path: Path, start: Start) -
     assert linked["peer"] == second.told["peer"]
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=10)
+
+
+def test_a_network_is_open_unless_its_links_are_told() -> None:
+    graph = _campus()
+    told = peer_module._from_topology(graph, next(iter(load(graph).nodes)))
+    assert running._config(load_settings(None, told)).open_network is False
+    alone = running._config(load_settings(None, {"neighbours": 10, "known": 100}))
+    assert alone.open_network
+    assert (alone.active_target, alone.active_max, alone.passive_max) == (10, 12, 100)
+    given = running._config(load_settings(None, {"open_network": False, "links_max": 9}))
+    assert (given.open_network, given.links_max) == (False, 9)
+    assert running._reached_at("127.0.0.1:5") == ()
+    assert running._reached_at("0.0.0.0:5")[0].endswith(":5")
 
 
 def _campus() -> Path:

@@ -19,6 +19,7 @@ from aiohttp import web
 
 from mfd.core.effects import CancelLearn, Dial, Fetch, Keep, Learn, Report, Send, Store
 from mfd.core.events import (
+    Addressed,
     CommandFailed,
     Event,
     Fetched,
@@ -59,13 +60,14 @@ async def linked(one: Node, other: Node) -> None:
 
 async def test_the_first_event_is_restored_with_what_the_disk_holds(tmp_path: Path) -> None:
     async with node(tmp_path, 1) as one:
-        assert core_of(one).events == [Restored(1)]
+        assert core_of(one).events == [Restored(1), Addressed((one.address,))]
         perform(one, KEEP, Store(2, (ITEM.digest,), (("row", b"1"),)))
         await core_of(one).wait_for(lambda: core_of(one).of(Stored))
         assert core_of(one).events[-2:] == [Kept(1), Stored(2)]
     assert core_of(one).events[-1] == StopRequested()
     async with node(tmp_path, 1) as one:
-        assert core_of(one).events == [Restored(2, {"row": b"1"}, {ITEM.digest: ITEM.raw_bytes})]
+        restored = Restored(2, {"row": b"1"}, {ITEM.digest: ITEM.raw_bytes})
+        assert core_of(one).events == [restored, Addressed((one.address,))]
 
 
 async def test_effects_of_the_disk_are_answered_in_order(tmp_path: Path) -> None:

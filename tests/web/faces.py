@@ -30,6 +30,7 @@ class FakeFace:
         return {
             "peer": "cd" * 32,
             "links": [{"link": 1}],
+            "members": {"known": []},
             "routes": [{"name": "digits/train"}],
             "walkers": [{"walker": WALKER}],
         }

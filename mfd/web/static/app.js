@@ -2,7 +2,7 @@
 "use strict";
 
 const SHOWN = 200;
-const BAD = new Set(["learning failed", "refused", "fenced", "lost", "unlinked", "unreachable",
+const BAD = new Set(["learning failed", "refused", "equivocated", "fenced", "lost", "unlinked", "unreachable",
   "intake failed", "not measured", "corrupt", "disk"]);
 const GOOD = new Set(["stop", "arrived", "measured"]);
 const losses = new Map();  // walker -> losses after its stops, by seq
@@ -112,6 +112,10 @@ function show(status) {
     ["cost", (l) => `${(l.cost / 100).toFixed(2)} ms`, "number"],
     ["silent", (l) => `${(l.silent_us / 1e6).toFixed(1)} s`, "number"],
   ], "none: this peer is alone");
+  table("dropped", status.members.dropped.slice().reverse(), [
+    ["peer", (d) => brief(d.peer)], ["address", (d) => d.address],
+    ["ago", (d) => span(d.ago_us / 1e6), "number"], ["why", (d) => d.reason, "phrase"],
+  ], "none so far");
   table("routes", status.routes, [
     ["data", (r) => r.name], ["holder", (r) => brief(r.holder)],
     ["via", (r) => (r.via ? brief(r.via) : "this peer")],
