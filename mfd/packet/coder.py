@@ -3,14 +3,16 @@
     | u32 head of plane 0 | u32 head of plane 1 | ... | plane 0 | plane 1 | ... |
     head = bytes of the body, top bit set where it is a zstd frame
 
-Rules of this file: a frame tells its size before memory is taken, and nothing else
-is taken.
+Rules of this file: a frame tells its size before memory is taken, and nothing else is taken. The C
+kernel writes and reads frames of Huffman codes alone; what has another form is zstd's affair, and
+each reads what the other wrote.
 Source: spec/packet.md, section "Chunk encodings" (P-43, P-44).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import numpy as np
 import zstandard
@@ -19,7 +21,14 @@ from mfd.packet.delta import Array
 from mfd.packet.errors import Fault, PacketError
 from mfd.packet.tensors import Buffer
 
-__all__ = ["HUFFMAN", "PAYS", "PLANE_HEAD", "ZSTD_BIT", "read_planes", "write_planes"]
+try:
+    from mfd.packet import _huffman
+except ImportError:
+    native: ModuleType | None = None
+else:
+    native = _huffman
+
+__all__ = ["HUFFMAN", "PAYS", "PLANE_HEAD", "ZSTD_BIT", "native", "read_planes", "write_planes"]
 
 PLANE_HEAD = 4
 ZSTD_BIT = 1 << 31
@@ -52,6 +61,8 @@ def write_planes(planes: Sequence[Array]) -> list[Buffer]:
 
 
 def _write(plane: Array, coder: zstandard.ZstdCompressor) -> tuple[bool, Buffer]:
+    if native is not None and (frame := native.compress(plane)) is not None:
+        return (True, frame) if len(frame) < PAYS * len(plane) else (False, plane.data)
     if len(plane) > PROBE_BYTES:
         middle = (len(plane) - PROBE_BYTES) // 2
         if len(coder.compress(plane[middle : middle + PROBE_BYTES].data)) > PAYS * PROBE_BYTES:
@@ -91,6 +102,8 @@ def _read(body: memoryview, coded: bool, count: int, coder: zstandard.ZstdDecomp
         return np.frombuffer(body, np.uint8)
     if not count:
         raise PacketError(Fault.ENCODING, "zstd frame for a plane of no bytes")
+    if native is not None and native.decompress(body, out := np.empty(count, np.uint8)):
+        return out
     try:
         # A frame must tell its size, so that no more memory than that is ever taken.
         frame = zstandard.get_frame_parameters(body)

@@ -219,55 +219,82 @@ def _skip_padding(view: memoryview, offset: int) -> int:
 
 
 def _read_rows(body: bytes) -> list[tuple[str, str, tuple[int, ...]]]:
+    """Read row by row, and stop at the first that is wrong: 16 MiB can tell 16 million lists."""
     unpacker = msgpack.Unpacker(
         max_buffer_size=TABLE_BYTES_MAX,
-        max_array_len=ITEMS_MAX,  # of a row; lists are allocated by their declared length
+        max_array_len=0,  # lists are entered by their heads alone, see _enter_list
         max_str_len=NAME_BYTES_MAX,
         max_bin_len=0,
         max_map_len=0,
         max_ext_len=0,
     )
     unpacker.feed(body)
+    rows: list[tuple[str, str, tuple[int, ...]]] = []
+    last = b""
+    total = 0
     try:
         count = unpacker.read_array_header()
         if count > TENSORS_MAX:
             raise PacketError(Fault.LIMIT, f"layer table of {count} tensors")
-        rows = [unpacker.unpack() for _ in range(count)]
+        for _ in range(count):
+            name, dtype, shape = _read_row(unpacker, body)
+            key = name.encode()
+            if key <= last:
+                raise PacketError(Fault.ORDER, f"tensor {name!r}")
+            last = key
+            total += DTYPES[dtype][0] * prod(max(extent, 1) for extent in shape)
+            if total > OBJECT_BYTES_MAX:
+                raise PacketError(Fault.LIMIT, f"tensor {name!r}")
+            rows.append((name, dtype, shape))
     except PacketError:
         raise
     except (ValueError, msgpack.UnpackException) as exc:
         raise PacketError(Fault.MSGPACK, "layer table") from exc
-    out: list[tuple[str, str, tuple[int, ...]]] = []
-    last = b""
-    total = 0
-    for row in rows:
-        name, dtype, shape = _read_row(row)
-        key = name.encode()
-        if key <= last:
-            raise PacketError(Fault.ORDER, f"tensor {name!r}")
-        last = key
-        total += DTYPES[dtype][0] * prod(max(extent, 1) for extent in shape)
-        if total > OBJECT_BYTES_MAX:
-            raise PacketError(Fault.LIMIT, f"tensor {name!r}")
-        out.append((name, dtype, shape))
     if msgpack.packb(rows) != body:
         raise PacketError(Fault.MSGPACK, "layer table is not in shortest form")
-    return out
+    return rows
 
 
-def _read_row(row: object) -> tuple[str, str, tuple[int, ...]]:
-    match row:
-        case [str() as name, str() as dtype, list() as shape]:
-            pass
-        case _:
-            raise PacketError(Fault.FIELD, "layer table row")
+def _read_row(unpacker: Any, body: bytes) -> tuple[str, str, tuple[int, ...]]:
+    cells = _enter_list(unpacker, body)
+    if cells != 3:
+        for _ in range(cells or 0):
+            unpacker.skip()  # makes nothing, and refuses lists that nest without end
+        raise PacketError(Fault.FIELD, "layer table row")
+    name, dtype = _read_text(unpacker, body), _read_text(unpacker, body)
+    rank = _enter_list(unpacker, body)
+    if rank is None:
+        raise PacketError(Fault.FIELD, "layer table row")
     if not name:
         raise PacketError(Fault.FIELD, "tensor without a name")
     if dtype not in DTYPES:
         raise PacketError(Fault.DTYPE, f"{dtype[:32]!r} of tensor {name[:64]!r}")
-    if len(shape) > RANK_MAX:
-        raise PacketError(Fault.LIMIT, f"rank {len(shape)} of tensor {name!r}")
+    if rank > RANK_MAX:
+        raise PacketError(Fault.LIMIT, f"rank {rank} of tensor {name!r}")
+    shape = tuple(unpacker.unpack() for _ in range(rank))
     for extent in shape:
         if type(extent) is not int or not 0 <= extent <= OBJECT_BYTES_MAX:
             raise PacketError(Fault.SHAPE, f"tensor {name!r}")
-    return name, dtype, tuple(shape)
+    return name, dtype, shape
+
+
+def _enter_list(unpacker: Any, body: bytes) -> int | None:
+    """Return how many entries the list that comes next declares; None for another value."""
+    if unpacker.tell() < len(body) and not _list_is_next(unpacker, body):
+        return None
+    count: int = unpacker.read_array_header()
+    if count > ITEMS_MAX:
+        raise PacketError(Fault.MSGPACK, f"layer table: a list of {count}")
+    return count
+
+
+def _list_is_next(unpacker: Any, body: bytes) -> bool:
+    at = unpacker.tell()
+    return at < len(body) and (body[at] >> 4 == 0x9 or body[at] in (0xDC, 0xDD))
+
+
+def _read_text(unpacker: Any, body: bytes) -> str:
+    text = None if _list_is_next(unpacker, body) else unpacker.unpack()
+    if not isinstance(text, str):
+        raise PacketError(Fault.FIELD, "layer table row")
+    return text

@@ -481,3 +481,14 @@ def test_damage_is_told_chunk_by_chunk(tmp_path: Path, capsys: pytest.CaptureFix
     assert "300 bytes are missing" in err
     assert run_json(capsys, "inspect", path)["missing_bytes"] == 300
     assert "mfd packet verify tells" in run(capsys, "inspect", path)[1]
+
+
+@pytest.mark.parametrize("name", ["m.mfd.1-of-99999999999999", "m.mfd.0-of-1", "m.mfd.2-of-1"])
+def test_a_name_that_promises_what_no_split_gives_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = tmp_path / name
+    part.write_bytes(b"slice")
+    code, _, err = run(capsys, "join", part, "--out", tmp_path / "n.mfd")
+    assert code == 1
+    assert "a packet has at most 9999 parts, numbered from 1" in err

@@ -21,9 +21,10 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 
 
 def test_a_machine_without_a_compiler_builds_without_it(tmp_path: Path) -> None:
-    made, said = kernels.build(tmp_path, CC="/nowhere/cc")
-    assert made is None
-    assert "_planes" in said
+    for name in ("_planes", "_huffman"):
+        made, said = kernels.build(tmp_path, name, CC="/nowhere/cc")
+        assert made is None
+        assert name in said
 
 
 def test_the_library_is_for_all_pythons(kernel: ModuleType) -> None:
@@ -46,10 +47,12 @@ def test_the_environment_turns_it_off(kernel: ModuleType, value: str, there: boo
 
 def test_without_it_the_package_works() -> None:
     code = (
-        "from mfd.packet import Encoding, decode_chunk, encode_chunk, planes; import numpy as np\n"
+        "from mfd.packet import Encoding, coder, decode_chunk, encode_chunk, planes\n"
+        "import numpy as np\n"
         "raw = np.linspace(1, 2, 999, dtype='f4').tobytes(); base = bytes(len(raw))\n"
         "body = encode_chunk(raw, item_bytes=4, encoding=Encoding.DELTA, base=base)\n"
-        "print(planes.native, decode_chunk(*body, raw_bytes=len(raw), base=base) == raw)"
+        "same = decode_chunk(*body, raw_bytes=len(raw), base=base) == raw\n"
+        "print(planes.native, coder.native, same)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -59,7 +62,7 @@ def test_without_it_the_package_works() -> None:
         check=True,
         cwd=kernels.ROOT,
     )
-    assert done.stdout.split() == ["None", "True"]
+    assert done.stdout.split() == ["None", "None", "True"]
 
 
 RAW, OUT = bytes(16), np.zeros(16, np.uint8)

@@ -20,6 +20,7 @@ from mfd.packet import (
     unpack_layer,
     wrap_object,
 )
+from mfd.packet.objects import read_table
 from tests.packet import reference
 from tests.packet.values import LAYERS, address
 
@@ -124,3 +125,26 @@ def test_lengths_that_lie_take_no_memory() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 16 << 20
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        (b"\xdc\x04\x00" + b"\x90" * 1024, Fault.FIELD),  # lists in place of three cells
+        (b"\x93\xdc\x04\x00" + b"\x90" * 1026, Fault.FIELD),  # ... of a name
+        (b"\x93\xa1a\xa2u8\xdc\x04\x00" + b"\x90" * 1024, Fault.LIMIT),  # ... of extents
+    ],
+)
+def test_a_table_full_of_lists_makes_none_of_them(row: bytes, fault: Fault) -> None:
+    """Rules: P-05"""
+    rows = (4 << 20) // len(row)
+    body = b"\xdd" + rows.to_bytes(4, "big") + row * rows
+    raw = len(body).to_bytes(4, "little") + bytes(4) + body
+    raw += bytes(-len(raw) % 64)
+    tracemalloc.start()
+    with pytest.raises(PacketError) as caught:
+        read_table(raw)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert caught.value.fault is fault
+    assert peak < 16 << 20  # the table and the copy that msgpack reads, not 64 bytes a list

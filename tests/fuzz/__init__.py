@@ -1,0 +1,1 @@
+"""Damaged bytes for every decoder, without end: `python -m tests.fuzz --help`."""
