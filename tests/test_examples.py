@@ -24,10 +24,13 @@ def run(name: str) -> str:
     return done.stdout
 
 
-def test_packet_alone() -> None:
-    lines = run("packet_alone.py").splitlines()
-    assert len(lines) == 3
-    assert "with only the head" in lines[2]
+def test_embed_codec() -> None:
+    lines = run("embed_codec.py").splitlines()
+    assert lines[-2:] == [
+        "encoder: 3 of 4 chunks good, bad: [1]",
+        "head: 1 of 1 chunks good, bad: []",
+    ]
+    assert "3 layers came as 6 chunks" in lines[-3]
 
 
 def test_snake_in_ten_lines() -> None:
