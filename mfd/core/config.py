@@ -81,7 +81,7 @@ class Config:
     seek_keep_us: int = 300 * SECOND_US  # what was found is believed so long
     # transfer
     thin_window_bytes: int = 8 << 10
-    bulk_window_bytes: int = 256 << 10  # at first; grows to 2 x goodput x round trip of the link
+    bulk_window_bytes: int = 1 << 20  # at first; grows to 2 x goodput x round trip of the link
     bulk_window_max_bytes: int = 4 << 20
     circuit_bytes_max: int = 64 << 20  # set aside for circuits; a quarter for one neighbour
     opens_per_s: int = 10  # by one neighbour

@@ -12,7 +12,7 @@ __all__ = ["Bucket", "Meter", "Reserve"]
 SECOND_US = 1_000_000
 SPAN_US = 20_000  # bytes are counted over at least so long before they make a rate
 IDLE_US = 100_000  # a pause that is not the link's doing
-AGEING = 32  # share by which an old round trip gives way to longer new ones
+AGEING = 8  # share by which the round trip goes toward longer ones: not all of them is waiting
 
 
 class Reserve:

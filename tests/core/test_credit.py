@@ -58,8 +58,8 @@ def test_the_shortest_round_trip_counts_until_it_fades() -> None:
     meter = Meter()
     for rtt in (9_000, 2_000, 40_000):
         meter.returned(rtt)
-    assert 2_000 < meter.rtt_us < 4_000
-    for _ in range(400):
+    assert 2_000 < meter.rtt_us < 7_000
+    for _ in range(100):
         meter.returned(40_000)
     assert meter.rtt_us > 39_000
 

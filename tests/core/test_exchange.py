@@ -35,7 +35,9 @@ class Pair(Line):
     """a ships to c over the relay b."""
 
     def __init__(self) -> None:
-        super().__init__("abc", Config(bulk_window_max_bytes=256 << 10))
+        super().__init__(
+            "abc", Config(bulk_window_bytes=256 << 10, bulk_window_max_bytes=256 << 10)
+        )
         self.disks = {name: Disk() for name in "abc"}
         self.exchanges = {}
         for name, node in self.nodes.items():

@@ -23,7 +23,9 @@ class Line2(Line):
     def __init__(
         self, names: str = "abc", config: Config | None = None, sealer: Sealer | None = None
     ) -> None:
-        super().__init__(names, config or Config(bulk_window_max_bytes=256 << 10))
+        super().__init__(
+            names, config or Config(bulk_window_bytes=256 << 10, bulk_window_max_bytes=256 << 10)
+        )
         self.hellos: list[tuple[bytes, bytes]] = []
         self.seals = {}
         for name, node in self.nodes.items():

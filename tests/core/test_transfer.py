@@ -308,7 +308,9 @@ def test_the_end_waits_for_what_is_queued() -> None:
 
 def test_a_neighbour_has_a_quarter_of_the_memory_and_then_is_told_busy() -> None:
     """Rules: T-18"""
-    config = Config(circuit_bytes_max=4 * 3 * ((256 << 10) + (8 << 10)))
+    config = Config(
+        bulk_window_bytes=256 << 10, circuit_bytes_max=4 * 3 * ((256 << 10) + (8 << 10))
+    )
     line = Line("abc", config)
     made = [line.nodes["a"].connect("c") for _ in range(4)]
     line.settle()
@@ -345,7 +347,7 @@ def stream(line: Line, circuit: Circuit, size: int, step_us: int) -> None:
 
 def test_a_window_grows_with_what_the_link_carries_and_is_set_aside() -> None:
     """Rules: T-17, T-18"""
-    line = Line("abc", Config())
+    line = Line("abc", Config(bulk_window_bytes=256 << 10))
     circuit, _, far = opened(line)
     relay = line.nodes["b"].circuits
     first = next(iter(relay._links[0].values()))
@@ -366,7 +368,7 @@ def test_a_window_grows_with_what_the_link_carries_and_is_set_aside() -> None:
 
 def test_a_window_does_not_grow_beyond_the_memory() -> None:
     """Rules: T-18"""
-    line = Line("abc", Config(circuit_bytes_max=4 * (300 << 10)))
+    line = Line("abc", Config(bulk_window_bytes=256 << 10, circuit_bytes_max=4 * (300 << 10)))
     circuit, _, _ = opened(line)
     stream(line, circuit, 20 << 20, 5_000)
     assert line.nodes["b"].circuits._reserve.held <= 300 << 10
