@@ -347,7 +347,9 @@ class Child:
     """One process with one role."""
 
     def __init__(self, role: str, **told: Any) -> None:
-        told = {"role": role, "join": [], "tls": False, "folder": "/dev/shm", **told}
+        # Ours, not the child's: a child that is killed cleans nothing up, and this is memory.
+        self.folder = tempfile.TemporaryDirectory(dir="/dev/shm")
+        told = {"role": role, "join": [], "tls": False, "folder": self.folder.name, **told}
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--role", json.dumps(told)],
             stdin=subprocess.PIPE,
@@ -376,6 +378,7 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
+        self.folder.cleanup()
 
 
 def cpu_of(child: Child) -> float:

@@ -93,8 +93,8 @@ def test_a_model_that_finds_nobody_says_so_and_moves_on_when_somebody_comes(
     start: Callable[..., RunningPeer], tmp_path: Path
 ) -> None:
     """Parked at home; the holder joins behind a relay."""
-    home = start("--custodian")
-    relay = start("--join", home.told["join"])
+    home = start("--given", "--custodian")
+    relay = start("--given", "--join", home.told["join"])
     client = Client(home.told["status"])
     walker = send(client, home.told["peer"], laps=1)
     reports = story(client, walker)
@@ -102,7 +102,9 @@ def test_a_model_that_finds_nobody_says_so_and_moves_on_when_somebody_comes(
     assert parked["reason"] == "0 of 1 holders of digits are known"
     (status,) = client.get("status")["walkers"]
     assert status["activity"].startswith("parked: 0 of 1 holders of digits")
-    late = start("--join", relay.told["join"], "--hold", digits("1/3") + "&announce=labels")
+    late = start(
+        "--given", "--join", relay.told["join"], "--hold", digits("1/3") + "&announce=labels"
+    )
     rest = list(reports)
     assert [r["peer"] for r in rest if r["kind"] == "stop"] == [late.told["peer"]]
     routes = [r for r in client.get("routes")["routes"] if not r["name"].startswith("@")]

@@ -37,7 +37,8 @@ from mfd.core.events import (
     Ticked,
     Unheld,
 )
-from mfd.net.driver import Node, NodeError, _now_us
+from mfd.net.clock import now_us
+from mfd.net.driver import Node, NodeError
 from mfd.net.trainerpipe import TrainerPipe
 from mfd.packet.objects import LayerObject, pack_layer
 from mfd.packet.plan import Plan, encode_plan
@@ -81,12 +82,12 @@ async def test_effects_of_the_disk_are_answered_in_order(tmp_path: Path) -> None
 async def test_the_one_timer_follows_the_deadline(tmp_path: Path) -> None:
     async with node(tmp_path, 1) as one:
         core = core_of(one)
-        core.deadline = _now_us() + 10_000
+        core.deadline = now_us() + 10_000
 
         def once(event: Event) -> list[Any]:
             if isinstance(event, Ticked):
                 assert core.deadline is not None
-                assert _now_us() >= core.deadline - 1_000
+                assert now_us() >= core.deadline - 1_000
                 core.deadline = None
             return []
 
