@@ -10,18 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mfd.packet.blocks import FORMS, decode_blocks, encode_blocks
 from mfd.packet.coder import PAYS, PLANE_HEAD, read_planes, write_planes
 from mfd.packet.delta import fitted
 from mfd.packet.errors import Fault, PacketError
-from mfd.packet.layout import Run
 from mfd.packet.limits import CHUNK_BYTES
 from mfd.packet.planes import UINTS, Code, merge, split
-from mfd.packet.sparse import decode_sparse, encode_sparse
 from mfd.packet.tensors import Buffer
+
+if TYPE_CHECKING:
+    from mfd.packet.layout import Run
 
 __all__ = ["COMPACT", "NEEDS_BASE", "Encoding", "coded_share", "decode_chunk", "encode_chunk"]
 
@@ -41,7 +42,8 @@ class Encoding(IntEnum):
     SPARSE = 6
 
 
-COMPACT = (Encoding.INT8, Encoding.INT4, Encoding.SIGN, Encoding.SPARSE)
+IN_BLOCKS = (Encoding.INT8, Encoding.INT4, Encoding.SIGN)
+COMPACT = (*IN_BLOCKS, Encoding.SPARSE)  # modules of their own, imported where they are needed
 NEEDS_BASE = (Encoding.DELTA, Encoding.SIGN, Encoding.SPARSE)
 
 
@@ -70,9 +72,13 @@ def encode_chunk(
     if encoding is Encoding.RAW:
         return Encoding.RAW, raw
     used, body = encoding, b""
-    if encoding in FORMS:
+    if encoding in IN_BLOCKS:
+        from mfd.packet.blocks import encode_blocks
+
         body = encode_blocks(raw, encoding, runs, base) or b""
     elif encoding is Encoding.SPARSE and base is not None:
+        from mfd.packet.sparse import encode_sparse
+
         body = encode_sparse(raw, item_bytes, base, floats=floats) or b""
     if not body and encoding is not Encoding.PLANES and base is not None:
         code = Code.FLOATS if floats else Code.INTEGERS
@@ -117,9 +123,13 @@ def decode_chunk(
     if out is None:
         out = np.empty(raw_bytes, np.uint8).data
     view = memoryview(body).cast("B")
-    if encoding in FORMS:
+    if encoding in IN_BLOCKS:
+        from mfd.packet.blocks import decode_blocks
+
         decode_blocks(view, encoding, out, base)
     elif encoding == Encoding.SPARSE:
+        from mfd.packet.sparse import decode_sparse
+
         assert base is not None
         decode_sparse(view, out, base)
     else:

@@ -7,7 +7,7 @@ valid/) or `fault` (in invalid/). zstd frames are built by hand, so no library's
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -402,22 +402,25 @@ def invalid_packets() -> Iterator[tuple[str, str, str, bytes, dict[str, Any], st
     yield "packet_absent", about, "packet", b"".join(encode(partial)), {"layer": 0}, "OBJECT"
 
 
+def named(found: Iterable[Any], kind_of: str, last: str) -> Iterator[Vector]:
+    """Turn cases into files: `last` is `value` in valid/, `fault` in invalid/."""
+    for name, about, kind, body, args, told in found:
+        content = {"about": about, "kind": kind, "hex": body.hex(), "args": args, last: told}
+        yield f"{kind_of}/{name}.json", content
+
+
 def vectors() -> Iterator[Vector]:
     """Yield every vector."""
-    for name, about, kind, body, args, value in valid():
-        content = {"about": about, "kind": kind, "hex": body.hex(), "args": args, "value": value}
-        yield f"valid/{name}.json", content
-    for name, about, kind, body, args, fault in invalid():
-        content = {"about": about, "kind": kind, "hex": body.hex(), "args": args, "fault": fault}
-        yield f"invalid/{name}.json", content
+    yield from named(valid(), "valid", "value")
+    yield from named(invalid(), "invalid", "fault")
 
 
-def main() -> None:
-    """Write all files beside this one."""
+def write(made: Iterable[Vector]) -> None:
+    """Write files beside this one."""
     here = Path(__file__).parent
-    for path, content in vectors():
+    for path, content in made:
         (here / path).write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    write(vectors())

@@ -6,10 +6,8 @@ other. Form of the files: see make.py.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from struct import pack
 from typing import Any
 
@@ -22,9 +20,11 @@ from make import (
     PLAN_RECORD,
     Vector,
     header,
+    named,
     patched,
     planes,
     with_entry,
+    write,
     zstd_frame,
 )
 
@@ -418,20 +418,9 @@ def invalid_pieces() -> Iterator[Case]:
 
 def vectors() -> Iterator[Vector]:
     """Yield every vector."""
-    for name, about, kind, body, args, value in valid():
-        content = {"about": about, "kind": kind, "hex": body.hex(), "args": args, "value": value}
-        yield f"valid/{name}.json", content
-    for name, about, kind, body, args, fault in invalid():
-        content = {"about": about, "kind": kind, "hex": body.hex(), "args": args, "fault": fault}
-        yield f"invalid/{name}.json", content
-
-
-def main() -> None:
-    """Write all files beside this one."""
-    here = Path(__file__).parent
-    for path, content in vectors():
-        (here / path).write_text(json.dumps(content, indent=1) + "\n")
+    yield from named(valid(), "valid", "value")
+    yield from named(invalid(), "invalid", "fault")
 
 
 if __name__ == "__main__":
-    main()
+    write(vectors())
