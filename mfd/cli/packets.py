@@ -70,7 +70,7 @@ def inspect(path: Path, *, as_json: bool) -> None:
         "trained": [list(span) for span in manifest.trained],
         "lap": manifest.progress.lap,
         "stops": manifest.progress.stops,
-        "scale": asdict(manifest.scale),
+        "scale": {**asdict(manifest.scale), "width": str(manifest.scale.width)},
         "claims": dict(manifest.claims),
         "software": manifest.software,
     }

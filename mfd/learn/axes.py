@@ -47,10 +47,6 @@ def scaled_recipe(recipe: Recipe, by: Scale) -> dict[str, Any]:
     return bare | _KNOWN[recipe["zoo"]][1](recipe, by)
 
 
-def _kept(units: int, by: Scale) -> int:
-    return -(-units * by.width_num // by.width_den)
-
-
 def _mlp(recipe: Recipe) -> Axes:
     hidden = list(recipe.get("hidden", (64, 64)))
     cuts: Cuts = {}
@@ -64,7 +60,7 @@ def _mlp(recipe: Recipe) -> Axes:
 
 
 def _scaled_mlp(recipe: Recipe, by: Scale) -> dict[str, Any]:
-    return {"hidden": [_kept(units, by) for units in recipe.get("hidden", (64, 64))]}
+    return {"hidden": [by.kept(units) for units in recipe.get("hidden", (64, 64))]}
 
 
 def _convolutions(count: int, units: int) -> Cuts:
@@ -94,7 +90,7 @@ def _cnn_hidden(recipe: Recipe) -> int:
 
 def _scaled_cnn(recipe: Recipe, by: Scale) -> dict[str, Any]:
     width, hidden = recipe.get("width", 16), _cnn_hidden(recipe)
-    return {"width": _kept(width, by), "hidden": _kept(hidden, by)}
+    return {"width": by.kept(width), "hidden": by.kept(hidden)}
 
 
 def _vgg11(recipe: Recipe) -> Axes:
@@ -105,7 +101,7 @@ def _vgg11(recipe: Recipe) -> Axes:
 
 
 def _scaled_vgg11(recipe: Recipe, by: Scale) -> dict[str, Any]:
-    return {"width": _kept(recipe.get("width", 64), by)}
+    return {"width": by.kept(recipe.get("width", 64))}
 
 
 def _transformer(recipe: Recipe) -> Axes:
@@ -127,7 +123,7 @@ def _transformer(recipe: Recipe) -> Axes:
 
 def _scaled_transformer(recipe: Recipe, by: Scale) -> dict[str, Any]:
     width, heads = recipe.get("width", 64), recipe.get("heads", 4)
-    kept = _kept(heads, by)
+    kept = by.kept(heads)
     depth = by.depth or recipe.get("depth", 4)
     return {"width": width // heads * kept, "heads": kept, "depth": depth}
 

@@ -53,6 +53,7 @@ MANIFEST_DOMAIN = "mfd.manifest.v1"
 VISITED_BYTES = 8  # of a peer id: enough to tell the few hundred peers of one lap apart
 U16_MAX = (1 << 16) - 1
 U32_MAX = (1 << 32) - 1
+BITS_MAX = 64  # of a weight
 ABSENT = object()  # nothing in a field (nil) is not the same as no field
 
 
@@ -70,24 +71,37 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much of the full model this is; the default is all of it."""
+    """How much of the full model this is; the default is all of it.
 
-    width_num: int = 1  # width_num / width_den of the channels, in lowest terms, at most 1
-    width_den: int = 1
+    Raises: ValueError for what cannot travel.
+    """
+
+    width: Fraction | float = Fraction(1)  # of the channels, above 0, at most 1; kept as a fraction
     depth: int = 0  # number of blocks kept, from the first; 0: all
     bits: int = 0  # of a weight; 0: as the full model has them
 
-    @classmethod
-    def of(cls, width: float | Fraction = 1, *, depth: int = 0, bits: int = 0) -> Scale:
-        """Make a scale from a width such as 0.5. Raises: ValueError for what cannot travel."""
-        share = Fraction(width).limit_denominator(U16_MAX) if isfinite(width) else Fraction(0)
-        scale = _read_scale([share.numerator, share.denominator, depth, bits])
-        if scale is None:
+    def __post_init__(self) -> None:
+        given = self.width
+        share = Fraction(given).limit_denominator(U16_MAX) if isfinite(given) else Fraction(0)
+        depth, bits = as_uint(self.depth, U16_MAX), as_uint(self.bits, BITS_MAX)
+        if not 0 < share <= 1 or depth is None or bits is None:
             raise ValueError(
-                f"width {width}, depth {depth}, bits {bits} is no scale: width is above 0 and at "
-                f"most 1, depth a whole number up to {U16_MAX}, bits one up to 64"
+                f"width {given}, depth {self.depth}, bits {self.bits} is no scale: width is above "
+                f"0 and at most 1, depth a whole number up to {U16_MAX}, bits one up to {BITS_MAX}"
             )
-        return scale
+        object.__setattr__(self, "width", share)
+
+    @property
+    def share(self) -> Fraction:
+        """The width as a fraction."""
+        return Fraction(self.width)
+
+    def kept(self, units: int) -> int:
+        """Return how many of so many units are kept (P-401)."""
+        return -(-units * self.share.numerator // self.share.denominator)
+
+
+FULL = Scale()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +163,7 @@ def pack_manifest(manifest: Manifest) -> tuple[bytes, Manifest]:
         10: int(manifest.kind),
         12: manifest.plan,
         14: [list(span) for span in manifest.trained],
-        16: [scale.width_num, scale.width_den, scale.depth, scale.bits],
+        16: [*scale.share.as_integer_ratio(), scale.depth, scale.bits],
         18: manifest.trainer,
         20: [
             progress.lap,
@@ -246,13 +260,17 @@ def _read_range(item: object, layers: int) -> Range | None:
 
 def _read_scale(item: object) -> Scale | None:
     match item:
+        case [1, 1, 0, 0] if all(type(part) is int for part in item):
+            return FULL
         case [int(), int(), int(), int()] if all(type(part) is int for part in item):
             num, den, depth, bits = item
         case _:
             return None
     if not (1 <= num <= den <= U16_MAX and gcd(num, den) == 1):
         return None
-    return Scale(num, den, depth, bits) if 0 <= depth <= U16_MAX and 0 <= bits <= 64 else None
+    if not (0 <= depth <= U16_MAX and 0 <= bits <= BITS_MAX):
+        return None
+    return Scale(Fraction(num, den), depth, bits)
 
 
 def _read_progress(fields: Fields) -> Progress:

@@ -165,15 +165,13 @@ def scale(
         raise ValueError(f"depth {by.depth}: the axes name {len(axes.blocks)} blocks")
     dropped = set(axes.blocks[by.depth :]) if by.depth else set()
     layers = {name: made for name, made in layers_of(source).items() if name not in dropped}
-    if by.width_num != by.width_den:
+    if by.width < 1:
         layers = {
             layer: {name: _slice(name, tensor, by, axes) for name, tensor in tensors.items()}
             for layer, tensors in layers.items()
         }
         if not any(axes.cuts(name) for tensors in layers.values() for name in tensors):
-            raise ValueError(
-                f"width {by.width_num}/{by.width_den}: the axes name no tensor of this model"
-            )
+            raise ValueError(f"width {by.width}: the axes name no tensor of this model")
     way = WAYS[by.bits]
     if way is None:
         return layers
@@ -191,7 +189,7 @@ def _slice(name: str, tensor: Tensor, by: Scale, axes: Axes) -> Tensor:
             entries = cut.entries(extent)
         except ValueError as exc:
             raise ValueError(f"tensor {name!r} cannot be cut: {exc}") from exc
-        kept = -(-cut.units * by.width_num // by.width_den)
+        kept = by.kept(cut.units)
         before, after = values.shape[: cut.axis], values.shape[cut.axis + 1 :]
         runs = values.reshape(*before, cut.parts, cut.units * entries, *after)
         kept_runs = runs[(slice(None),) * (cut.axis + 1) + (slice(kept * entries),)]

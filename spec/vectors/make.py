@@ -78,7 +78,7 @@ MANIFEST = Manifest(
     trainer=ALICE.public_key,
     parents=(b"\x33" * 32,),
     trained=((0, 1),),
-    scale=Scale(1, 2, 3, 8),
+    scale=Scale(0.5, 3, 8),
     progress=Progress(lap=1, cursor=0, step=40, stops=4, holders=3, visited=(b"\x44" * 8,)),
     claims={"samples": 128, "loss": 0.5, "norm": float("inf")},
     software="mfd 0.1",

@@ -112,7 +112,7 @@ def headers(rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
         trainer=digests[0],
         parents=(digests[1], digests[2]),
         trained=((0, 1), (1, 3), (4, 5)),
-        scale=Scale(1, 2, 3, 8),
+        scale=Scale(0.5, 3, 8),
         kind=Kind.ADAPTER,
         progress=Progress(2, 1, 40, 4, 3, (rng.bytes(8), rng.bytes(8)), rng.bytes(20)),
         claims={"samples": 128, "loss": 0.5, "norm": float("inf"), "who": "\u00e9"},

@@ -23,7 +23,7 @@ RECIPES: list[dict[str, Any]] = [
     {"zoo": "transformer", "vocabulary": 50, "length": 8, "width": 24, "depth": 3, "heads": 6},
     {"zoo": "transformer"},
 ]
-SCALES = [Scale.of(0.5), Scale.of(0.3), Scale.of(1), Scale.of(0.5, depth=2)]
+SCALES = [Scale(0.5), Scale(0.3), Scale(1), Scale(0.5, depth=2)]
 
 
 def packet_of(recipe: dict[str, Any]) -> Packet:
@@ -41,7 +41,7 @@ def test_the_scaled_tensors_are_a_model_of_the_scaled_recipe(
 ) -> None:
     """Rules: P-400, P-401, P-402, P-404"""
     axes = Axes.of(axes_of(recipe))
-    impossible = by.depth > len(axes.blocks) or (by.width_num < by.width_den and not axes.tensors)
+    impossible = by.depth > len(axes.blocks) or (by.width < 1 and not axes.tensors)
     if impossible:
         with pytest.raises(ValueError, match="axes name"):
             scale(packet_of(recipe), by, axes)
@@ -75,7 +75,7 @@ def test_axes_travel_in_the_recipe() -> None:
     recipe = with_axes(RECIPES[3])
     assert Axes.of(recipe["axes"]).cuts("conv2.0.weight")
     assert len(zoo.build(recipe)) == 6
-    assert "axes" not in scaled_recipe(recipe, Scale.of(0.5))
+    assert "axes" not in scaled_recipe(recipe, Scale(0.5))
 
 
 @pytest.mark.parametrize("call", [axes_of, with_axes, lambda r: scaled_recipe(r, Scale())])

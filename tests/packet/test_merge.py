@@ -71,7 +71,7 @@ def test_agrees_with_one_coordinate_at_a_time(
     full = layers(7, dtype)
     scaled = []
     for seed, width, weight, depth in parts:
-        by = Scale.of(width[0] / width[1], depth=depth)
+        by = Scale(width[0] / width[1], depth=depth)
         scaled.append((scale(layers(seed, dtype), by, AXES), weight))
     made = merge(full, scaled, AXES)
     w = [
@@ -130,7 +130,7 @@ def test_runs_do_not_show() -> None:
     axes = Axes.of({"tensors": {"w": [[0, 5, 2], [1, 10]]}})
 
     def cut(values: np.ndarray[Any, Any]) -> dict[str, dict[str, Tensor]]:
-        return scale({"l": {"w": values}}, Scale.of(0.6), axes)
+        return scale({"l": {"w": values}}, Scale(0.6), axes)
 
     made = merge({"l": {"w": full}}, [(cut(one), 2), ({"l": {"w": two}}, 3)], axes)
     rows, columns = kept((6, 10), 5, 2, 50), kept((6, 10), 10, 1, 1000)

@@ -61,13 +61,13 @@ def test_a_scale_of_one_is_the_same_to_the_bit() -> None:
     }
     assert scale(layers, Scale(), AXES) == layers
     assert scale(layers, Scale(), Axes()) == layers
-    assert scale(layers, Scale.of(1, depth=3, bits=32), AXES) == layers
+    assert scale(layers, Scale(1, depth=3, bits=32), AXES) == layers
 
 
 @given(width=WIDTHS)
 def test_the_first_units_of_every_run_are_kept(width: Fraction) -> None:
     """Against plain indices. Rules: P-400, P-401"""
-    made = scale(model(), Scale.of(width), AXES)
+    made = scale(model(), Scale(width), AXES)
     heads = [u for u in range(4) if u < width * 4]  # the first ceil(4 x width)
     wide = [2 * u + e for u in heads for e in (0, 1)]
     rows = [8 * part + i for part in range(3) for i in wide]
@@ -90,14 +90,14 @@ def test_a_smaller_width_is_a_prefix_of_a_larger_one(one: Fraction, other: Fract
     axes = Axes({"w": (Cut(0, 13),)})
     layers = {"l": {"w": np.arange(26, dtype="<f4")}}
     small, large = (
-        scale(layers, Scale.of(width), axes)["l"]["w"].data for width in sorted((one, other))
+        scale(layers, Scale(width), axes)["l"]["w"].data for width in sorted((one, other))
     )
     assert large[: len(small)] == small
 
 
 def test_depth_keeps_the_first_blocks_and_all_that_is_no_block() -> None:
     """Rules: P-402"""
-    made = scale(model(), Scale.of(depth=2), AXES)
+    made = scale(model(), Scale(depth=2), AXES)
     assert list(made) == ["b0", "b1", "head"]
 
 
@@ -106,7 +106,7 @@ def test_bits_commit_what_is_left(bits: int, way: str) -> None:
     """Rules: P-403"""
     layers = {"l": {"w": np.linspace(-1, 1, 200, dtype="<f4"), "steps": np.array(3, "<i8")}}
     axes = Axes({"w": (Cut(0, 200),)})
-    made = scale(layers, Scale.of(0.5, bits=bits), axes)
+    made = scale(layers, Scale(0.5, bits=bits), axes)
     expected = commit({"w": layers["l"]["w"][:100]}, way).tensors["w"]
     assert made["l"]["w"].data == expected.data
     assert made["l"]["steps"].array() == 3
@@ -114,7 +114,7 @@ def test_bits_commit_what_is_left(bits: int, way: str) -> None:
 
 def test_a_packet_scales_as_its_layers_do() -> None:
     packet = Packet.from_tensors(model())
-    assert scale(packet, Scale.of(0.5), AXES) == scale(model(), Scale.of(0.5), AXES)
+    assert scale(packet, Scale(0.5), AXES) == scale(model(), Scale(0.5), AXES)
 
 
 def test_an_exact_name_goes_before_a_star() -> None:
@@ -134,12 +134,12 @@ def test_axes_survive_their_plain_form() -> None:
 @pytest.mark.parametrize(
     ("by", "axes", "message"),
     [
-        (Scale.of(bits=7), AXES, "bits 7: weights can have 0, 4, 8, 16, 32"),
-        (Scale.of(depth=4), AXES, "depth 4: the axes name 3 blocks"),
-        (Scale.of(0.5), Axes(blocks=("b0",)), "the axes name no tensor of this model"),
-        (Scale.of(0.5), Axes({"b0.fc": (Cut(2, 4),)}), "tensor 'b0.fc' has no axis 2"),
+        (Scale(bits=7), AXES, "bits 7: weights can have 0, 4, 8, 16, 32"),
+        (Scale(depth=4), AXES, "depth 4: the axes name 3 blocks"),
+        (Scale(0.5), Axes(blocks=("b0",)), "the axes name no tensor of this model"),
+        (Scale(0.5), Axes({"b0.fc": (Cut(2, 4),)}), "tensor 'b0.fc' has no axis 2"),
         (
-            Scale.of(0.5),
+            Scale(0.5),
             Axes({"b0.fc": (Cut(0, 5),)}),
             "axis 0 has 12 entries, not a multiple of 5 units x 1 parts",
         ),
@@ -154,7 +154,7 @@ def test_what_cannot_be_is_refused(by: Scale, axes: Axes, message: str) -> None:
 @pytest.mark.parametrize("width", [0, -0.5, 1.01, float("nan"), float("inf"), 1e-9])
 def test_a_width_that_is_none_is_refused(width: float) -> None:
     with pytest.raises(ValueError, match="is no scale"):
-        Scale.of(width)
+        Scale(width)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_half_of_a_transformer_is_a_transformer_of_half_the_width() -> None:
     source = {
         layer.name: {key: state[key] for key in layer.tensors} for layer in layers.find_layers(full)
     }
-    made = scale(source, Scale.of(0.5, depth=2), axes)
+    made = scale(source, Scale(0.5, depth=2), axes)
     small.load_state_dict({n: t.torch() for found in made.values() for n, t in found.items()})
     tokens = torch.arange(8)[None]
     assert torch.isfinite(small(tokens)).all()
@@ -238,7 +238,7 @@ def test_axes_come_from_the_plan_that_travels_along() -> None:
         packet = Packet.from_tensors(layers, plan=record.digest)
         return Packet.of(packet.manifest, [*packet.objects.values(), record])
 
-    half = Scale.of(width=0.5)
+    half = Scale(width=0.5)
     assert scale(with_recipe(recipe), half)["a"]["w"].shape == (4, 3)
     with pytest.raises(ValueError, match="names none"):
         scale(with_recipe({}), half)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -53,7 +54,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
     sizes: dict[bytes, int] = {}
     cuts = sorted(draw(st.sets(st.integers(0, len(names)), max_size=4)))
     width = draw(st.sampled_from([(1, 1), (1, 2), (3, 4), (2, 65_535)]))
-    scale = Scale(*width, draw(st.integers(0, 65_535)), draw(st.integers(0, 64)))
+    scale = Scale(Fraction(*width), draw(st.integers(0, 65_535)), draw(st.integers(0, 64)))
     progress = Progress(
         lap=draw(st.integers(0, 2**32 - 1)),
         cursor=draw(st.integers(0, 256)),
