@@ -244,8 +244,7 @@ class World:
             effects = peer.handle(event, host.local_us(self.now_us))
         except (CommandFailed, Violation):
             raise
-        except Exception as exc:
-            # task boundary: a peer that raises is a bug of the protocol, with its time and place
+        except Exception as exc:  # task boundary: a peer that raises is a bug, with time and place
             raise Violation(
                 f"S15: {host.name} raised {type(exc).__name__} ({exc}) on {type(event).__name__}, "
                 f"at {self.now_us / 1e6:.6f} s"

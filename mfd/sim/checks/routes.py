@@ -32,6 +32,7 @@ from mfd.sim.world import Host, World
 __all__ = ["Routing"]
 
 UPDATE_TYPE, REQUEST_TYPE = 4, 5
+UPDATE_HEAD = bytes([UPDATE_TYPE])
 CHURN = 8  # entries to a neighbour that one change of a selected route warrants
 CHURN_SLACK = 400
 
@@ -68,7 +69,7 @@ class Routing:
     def __call__(self, host: Host, event: Event, effects: Sequence[Effect]) -> None:
         """Check one host after one event. Raises: Violation."""
         view = self._view(host)
-        heard = type(event) is Received and event.frame[0] == UPDATE_TYPE
+        heard = type(event) is Received and event.frame[:1] == UPDATE_HEAD
         if heard and host.name not in self._liars:
             self._hear(host, view, event.frame)  # type: ignore[union-attr]
         if isinstance(event, LinkUp):

@@ -21,7 +21,7 @@ class Streams:
 
     def data(self, host: Host, link: int, frame: Buffer) -> list[bytes]:
         """Return the raw messages that a frame completes; none of what is no DATA."""
-        if frame[0] != DATA_TYPE or len(frame) < 6:
+        if len(frame) < 6 or frame[0] != DATA_TYPE:
             return []
         streams = self._streams.setdefault(host.index, {})
         key = (link, bytes(frame[1:5]))
