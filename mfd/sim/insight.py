@@ -21,6 +21,8 @@ __all__ = [
     "feasibility",
     "links",
     "neighbour_tables",
+    "offers",
+    "own_seqno",
     "selected",
     "sizes",
     "state_of",
@@ -59,6 +61,13 @@ def selected(peer: Peer) -> dict[Sigma, Route]:
     }
 
 
+def own_seqno(peer: Peer, name: str) -> int | None:
+    """Return the seqno that a peer last signed for a name of its own."""
+    routes = _inner(peer)._routes
+    seqno: int | None = None if routes is None else routes._seqnos.get(name)
+    return seqno
+
+
 def state_of(peer: Peer, sigma: Sigma) -> State | None:
     """Return what a peer knows of a source."""
     routes = _inner(peer)._routes
@@ -90,6 +99,12 @@ def walkers(peer: Peer) -> list[Walker]:
     return list(_inner(peer)._walkers)
 
 
+def offers(peer: Peer) -> dict[bytes, tuple[bytes, tuple[int, bytes]]]:
+    """Return the offers that a peer has made and not given up: ref -> (walker, epoch)."""
+    made = _inner(peer)._handover._offers.values()
+    return {offer.ref: (offer.walker.id, offer.position[:2]) for offer in made}
+
+
 def circuits(peer: Peer) -> Iterator[tuple[int, Circuit]]:
     """Return every circuit once for each link that it uses."""
     for link, table in _inner(peer)._circuits._links.items():
@@ -110,8 +125,9 @@ def sizes(peer: Peer) -> dict[str, tuple[int, int]]:
     if inner._routes is not None:
         table = inner._routes._table
         adverts = max((n.adverts for n in table.links.values()), default=0)
-        out["names"] = (len(table.names), config.names_max)
-        out["sources"] = (table.count, config.sources_max)
+        own = len(inner._routes._own)  # what this peer holds itself comes on top
+        out["names"] = (len(table.names), config.names_max + own)
+        out["sources"] = (table.count, config.sources_max + own)
         out["adverts of a neighbour"] = (adverts, config.adverts_per_link_max)
     per_link: dict[tuple[int, Class], int] = {}
     for link, circuit in circuits(peer):

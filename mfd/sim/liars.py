@@ -5,6 +5,7 @@
     replay    sends frames again that others have sent, to anybody, much later
     garbage   frames with flipped bits, or of bits alone
     discard   says that it has stored what it has thrown away
+    forge     records of other holders, with seqnos far ahead and no right signature
 
 Rules of this file: a liar has one key, its own; it cannot sign for others. Chance is the seed's.
 """
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 from collections import deque
 from typing import TYPE_CHECKING, Any
+
+import msgpack
 
 from mfd.core.effects import Effect, Send, Store
 from mfd.core.events import Event, LinkDown, LinkUp, Received, Stored
@@ -37,10 +40,10 @@ if TYPE_CHECKING:
 
 __all__ = ["HABITS", "Liar"]
 
-HABITS = ("near", "flood", "replay", "garbage", "discard")
+HABITS = ("near", "flood", "replay", "garbage", "discard", "forge")
 UPDATE_TYPE, OPEN_TYPE = 4, 16
 REMEMBERED = 256
-BEAT_US = {"flood": 1_000_000, "replay": 300_000, "garbage": 2_000_000}
+BEAT_US = {"flood": 1_000_000, "replay": 300_000, "garbage": 2_000_000, "forge": 500_000}
 FLOOD = 12  # frames of a kind at a time
 FLOOD_NAMES = 150
 
@@ -123,6 +126,8 @@ class Liar:
                 frames = [self._chance.pick(self._frames)] if self._frames else []
             case "garbage":
                 frames = [self._garbled()]
+            case "forge":
+                frames = self._forged()
             case _:
                 frames = self._flood()
         return [Send(self._chance.pick(self._links), "control", (frame,)) for frame in frames]
@@ -134,6 +139,18 @@ class Liar:
         for _ in range(self._chance.between(1, 4)):
             frame[self._chance.below(len(frame))] ^= 1 << self._chance.below(8)
         return bytes(frame)
+
+    def _forged(self) -> list[bytes]:
+        """Raise the seqno in somebody's record, and leave the signature."""
+        for known in reversed(self._frames):
+            update = decode_frame(known) if known[0] == UPDATE_TYPE else None
+            adverts = update.body if isinstance(update, Update) else []
+            for entry in adverts:
+                if len(entry) == 4 and entry[0][:32] != self.id:
+                    network, name, seqno, *rest = msgpack.unpackb(entry[0][96:])
+                    body = msgpack.packb([network, name, seqno + 1_000, *rest])
+                    return [encode_frame(Update([[entry[0][:96] + body, 1, 1, 0]]))]
+        return []
 
     def _flood(self) -> list[bytes]:
         chance, out = self._chance, []

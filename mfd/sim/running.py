@@ -76,9 +76,11 @@ def run(scenario: Scenario, *, checks: bool = True, log: Log | None = None) -> O
         world.run(seconds=scenario.warm)
         trouble.begin()
         world.run(seconds=scenario.seconds)
-        core = trouble.heal()
+        core = trouble.heal() if scenario.calm > 0 else set[str]()
         outcome.core = len(core)
-        if checks:
+        if not core:
+            pass  # safety alone was asked for
+        elif checks:
             _recover(scenario, staged, watch, core, outcome)
         else:
             _come_home(staged, scenario.calm)
@@ -102,9 +104,12 @@ def _recover(
     world = staged.world
     honest = [name for name in staged.holders if name not in staged.trouble.liars]
     judge = Recovery(world, watch.custody, core, staged.births, honest)
+    judge.auto = scenario.reissue == "auto"
     settle_s = settling(world.config)
     world.run(seconds=settle_s)
     judge.check_routes()
+    if not scenario.faults.names:
+        judge.check_nearest()
     judge.mark()
     left = max(scenario.calm - settle_s, 0.0)
     while left > 0 and not judge.settled():

@@ -35,6 +35,7 @@ LATENCY_US = 2_000  # of an edge that names none
 BYTES_PER_S = 125e6
 LAYER_FLOATS = 64
 HOLDERS_SHARE = 0.3  # where the graph names no holders
+HOLDERS_MAX = 8  # then: as many as every peer has routes to
 
 SWARM_CONFIG: dict[str, Any] = {  # shorter than the defaults, so that more happens in a minute
     "lease_us": 8 * SECOND_US,
@@ -58,9 +59,10 @@ class Scenario:
     seconds: float = 60.0  # of trouble
     calm: float = 120.0  # at most, after it: time to come home
     walkers: int = 1
+    training: float = 0.5  # seconds of a stop
     layers: int = 3
     laps: int = 1
-    holders: int = 0  # where the graph names none: so many; 0: a third, at least two
+    holders: int = 0  # where the graph names none: so many; 0: a third, 2 to 8
     copies: int = 2
     reissue: str = "auto"
     real_signatures: bool = False
@@ -88,7 +90,8 @@ def stage(scenario: Scenario) -> Stage:
     liars = _liars(scenario, streams, holdings)
     for name in scenario.topology.nodes:
         held = holdings.get(name, {})
-        host = world.add(name, learner=StandIn(seconds=0.5) if held else None, on=False)
+        learner = StandIn(seconds=scenario.training) if held else None
+        host = world.add(name, learner=learner, on=False)
         host.holdings = dict(held)
         if name in liars:
             habits = liars[name]
@@ -114,7 +117,7 @@ def _holdings(scenario: Scenario, streams: Streams) -> dict[str, dict[str, int]]
     given = {name: dict.fromkeys(node.hold, 100) for name, node in nodes.items() if node.hold}
     if given:
         return given
-    count = scenario.holders or max(2, round(len(nodes) * HOLDERS_SHARE))
+    count = scenario.holders or min(max(2, round(len(nodes) * HOLDERS_SHARE)), HOLDERS_MAX)
     count = min(count, len(nodes))
     chosen = set(streams.of("holders").sample(list(nodes), count))
     return {name: {DATA: 100} for name in nodes if name in chosen}

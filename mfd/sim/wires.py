@@ -223,18 +223,13 @@ class Wires:
 
     def power_off(self, host: Host, *, silent: bool) -> None:
         """Take all ends at a host away; the others hear resets, or nothing."""
-        for wire in self.of(host.name):
-            link = wire.link
-            if link is None:
-                continue
+        for link in [link for link in self.links.values() if host in link.hosts]:
             side = link.side(host)
-            if link.up[side]:
-                link.up[side] = False
-                self._forget(link)
+            link.up[side] = False
+            self._forget(link)
             if link.up[1 - side] and not silent:
-                self.world.at(
-                    self.world.now_us + wire.latency_us, self._reset, (link, 1 - side, "reset")
-                )
+                when_us = self.world.now_us + link.wire.latency_us
+                self.world.at(when_us, self._reset, (link, 1 - side, "reset"))
 
     def _reset(self, link: Link, side: int, reason: str) -> None:
         """A reset reaches an end, unless its way is cut."""

@@ -7,7 +7,7 @@
     S5  one position is granted once
     S6  every version kept is signed, and its parents were versions kept somewhere before
     S7  one trainer signs one version for each walker, epoch and seq
-    S11 an epoch is not offered or granted any more by whoever has been shown a newer one
+    S11 whoever has been shown a newer epoch makes no offer in the older one, and owns no more in it
 
 Rules of this file: it reads disks and frames and touches nothing. A breach raises Violation.
 Source: spec/custody.md, section "Invariants".
@@ -77,6 +77,7 @@ class Custody:
         self._durable: dict[str, set[bytes]] = {}  # host -> digests that its disk has ever said
         self._granted: dict[tuple[bytes, Position], bytes] = {}
         self._fences: dict[tuple[str, int, bytes], tuple[int, bytes]] = {}  # host, life, walker
+        self._fenced: dict[str, set[bytes]] = {}  # host -> offers that were open when it was shown
         self._sent = Streams()
         self._heard = Streams()
 
@@ -97,6 +98,8 @@ class Custody:
                 for raw in self._sent.data(host, effect.link, frame):
                     if raw[1:33] == host.key.public_key:
                         self._check_promise(host, self._decode(host, raw))
+        if host.name in self._fenced:
+            self._check_offers(host)
 
     def _decode(self, host: Host, raw: bytes) -> Message:
         return decode_message(raw, network=host.config.network, verify=self._verify)
@@ -190,6 +193,9 @@ class Custody:
             b"" if held is None else object_digest(held[6]),
         )
         before = self._rows.get((name, walker))
+        revived = before is not None and before.role == "fenced" and row.role in ("own", "shadow")
+        if before is not None and revived and row.high_water <= before.high_water:
+            raise self._violation("S11", f"{name} goes on with {_place(row)}, which is fenced")
         if before is not None and row.high_water < before.high_water and name not in self._liars:
             raise self._violation("S3", f"{name} went down from {_place(before)} to {_place(row)}")
         self._rows[name, walker] = row
@@ -278,8 +284,8 @@ class Custody:
                 self._losses[walker] = 0
             elif not copies.get(walker, 0) and walker not in self.excused:
                 losses = self._losses.get(walker, 0)
-                # a liar that discards what it stored is a lost disk too
-                bearable = wanted - bool(self._liars) if walker in self._whole else 1
+                # every liar that discards what it has stored is a lost disk too
+                bearable = wanted - len(self._liars) if walker in self._whole else 1
                 if losses < bearable:
                     raise self._violation("S2", f"no copy of {walker.hex()[:12]} is left")
                 self.excused.add(walker)
@@ -301,10 +307,6 @@ class Custody:
                 asked = self._opened.get(message.body[1])
                 position = asked.position if asked is not None else (0, b"", 0)
                 kept = row is None or row.role != "shadow" or row.high_water > position
-            case Kind.OFFER:
-                walker, (counter, issuer), *_ = message.body
-                self._check_fence(host, walker, (counter, issuer))
-                return
             case _:
                 return
         self.promises += 1
@@ -316,7 +318,6 @@ class Custody:
         key = (certificate.walker, certificate.position)
         if key not in self._granted:
             self.handovers += 1
-            self._check_fence(host, certificate.walker, certificate.epoch)
         if self._granted.setdefault(key, record) != record:
             raise self._violation("S5", f"hop {certificate.hop} was granted twice")
 
@@ -340,20 +341,30 @@ class Custody:
         mine = self._open(row.certificates[0])
         try:
             newest = self._open(chain[0])
+            older = self._open(chain[1]) if len(chain) > 1 else None
         except PacketError:
             return
-        if newest.epoch > mine.epoch and follows(newest, mine, row.certificates[0]):
+        sibling = older is not None and chain[1] in row.certificates
+        proven = follows(newest, mine, row.certificates[0]) or (
+            older is not None and sibling and follows(newest, older, chain[1])
+        )
+        if newest.epoch > mine.epoch and proven:
             self._fences[host.name, host.life, walker_id] = newest.epoch
+            before = self._fenced.setdefault(host.name, set())
+            before.update(r for r, (w, _) in insight.offers(host.peer).items() if w == walker_id)
 
-    def _check_fence(self, host: Host, walker: bytes, epoch: tuple[int, bytes]) -> None:
-        fence = self._fences.get((host.name, host.life, walker))
-        row = self._rows.get((host.name, walker))
-        if row is not None and row.role == "fenced":
-            fence = max(fence or row.high_water[:2], row.high_water[:2])
-        if fence is not None and tuple(epoch) < fence:
-            raise self._violation(
-                "S11", f"{host.name} hands on epoch {epoch[0]} though it was shown {fence[0]}"
-            )
+    def _check_offers(self, host: Host) -> None:
+        """Of a host that has been shown a fence: what it offers now must not be older."""
+        if host.peer is None:
+            return
+        for ref, (walker, epoch) in insight.offers(host.peer).items():
+            if ref in self._fenced[host.name]:
+                continue  # it was open when the fence came
+            fence = self._fences.get((host.name, host.life, walker))
+            if fence is not None and epoch < fence:
+                raise self._violation(
+                    "S11", f"{host.name} offers epoch {epoch[0]} though it was shown {fence[0]}"
+                )
 
     def _violation(self, name: str, text: str) -> Violation:
         return Violation(f"{name}: {text}, at {self._world.now_us / 1e6:.6f} s")

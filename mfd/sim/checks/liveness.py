@@ -14,12 +14,13 @@ Rules of this package: see its __init__.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from mfd.core.custody import Role
 from mfd.core.frames import Class
 from mfd.core.routetable import Route
 from mfd.sim import insight
-from mfd.sim.checks.custody import Custody
+from mfd.sim.checks.custody import OWNERS, Custody
 from mfd.sim.violation import Violation
 from mfd.sim.world import Host, World
 
@@ -41,6 +42,7 @@ class Recovery:
     core: set[str]
     homes: dict[bytes, str]  # walker -> home
     holders: list[str]
+    auto: bool = True  # shadows may take over
     marks: dict[bytes, Marker] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
     sent_us: int = 0
@@ -55,8 +57,12 @@ class Recovery:
 
     def expected(self) -> set[bytes]:
         """Return the walkers that must come home: the core keeps them and their home."""
-        kept = self.custody.best(self.core)
-        return {w for w in kept if self.homes.get(w) in self.core}
+        return {w for w in self._kept() if self.homes.get(w) in self.core}
+
+    def _kept(self) -> dict[bytes, Marker]:
+        """Return the walkers that somebody in the core owns, or may come to own."""
+        best = self.custody.best(self.core)
+        return {w: mark for w, mark in best.items() if self.auto or mark[1] in OWNERS}
 
     def settled(self) -> bool:
         """Whether nothing is left to wait for."""
@@ -66,7 +72,7 @@ class Recovery:
         """Return the walkers that have yet to do what they must."""
         done, expected = self.done(), self.expected()
         out = {}
-        for walker, mark in self.custody.best(self.core).items():
+        for walker, mark in self._kept().items():
             if walker in done:
                 continue
             if walker in expected:
@@ -147,6 +153,44 @@ class Recovery:
                 raise self._violation("L2", f"a route of {name} leads over a dead link of {here}")
             here = link.hosts[1 - link.side(self.world.hosts[here])].name
         raise self._violation("L2", f"a route of {name} to {sigma.name} never ends")
+
+    def check_nearest(self) -> None:
+        """L2, where nothing has ever gone wrong: each peer knows the truly nearest holders."""
+        away = {host.key.public_key: self._distances(host) for host in self._holding()}
+        for name in sorted(self.core):
+            host = self.world.hosts[name]
+            assert host.peer is not None
+            keep = host.config.sources_per_name
+            for data in {data for other in self._holding() for data in other.holdings}:
+                known = [s for s in insight.selected(host.peer).items() if s[0].name == data]
+                for cls in Class:
+                    routes = sorted((r.metric, s.holder) for s, r in known if s.cls == cls)
+                    truth = sorted((away[h][name], h) for h in away if data in self._data(h))
+                    if routes[:keep] != truth[:keep]:
+                        raise self._violation(
+                            "L2", f"{name} does not know the {keep} nearest holders of {data}"
+                        )
+
+    def _holding(self) -> list[Host]:
+        return [self.world.hosts[name] for name in self.holders if name in self.core]
+
+    def _data(self, holder: bytes) -> dict[str, int]:
+        return next(h.holdings for h in self._holding() if h.key.public_key == holder)
+
+    def _distances(self, start: Host) -> dict[str, int]:
+        """Metric from a host to every other one, over links that stand."""
+        found: dict[str, int] = {}
+        heap = [(0, start.name)]
+        while heap:
+            metric, name = heappop(heap)
+            if name in found:
+                continue
+            found[name] = metric
+            for wire in self.world.wires.of(name):
+                if wire.link is not None and all(wire.link.up):
+                    other = wire.ends[1 - wire.ends.index(name)]
+                    heappush(heap, (metric + wire.cost, other))
+        return found
 
     # resources
 

@@ -34,7 +34,8 @@ __all__ = ["Routing"]
 UPDATE_TYPE, REQUEST_TYPE = 4, 5
 UPDATE_HEAD = bytes([UPDATE_TYPE])
 CHURN = 8  # entries to a neighbour that one change of a selected route warrants
-CHURN_SLACK = 400
+CHURN_SLACK = 100
+REQUEST_HOPS = 64
 
 
 @dataclass(slots=True)
@@ -46,6 +47,7 @@ class _View:
     told: dict[Sigma, Distance] = field(default_factory=dict)  # nearest ever advertised
     heard: dict[tuple[str, bytes, int], int] = field(default_factory=dict)  # record -> first, us
     newest: dict[tuple[str, bytes], int] = field(default_factory=dict)  # seqno
+    asked: dict[tuple[str, int], list[int]] = field(default_factory=dict)  # though reachable
     entries: int = 0  # said to neighbours
     warranted: int = 0
 
@@ -73,7 +75,7 @@ class Routing:
         if heard and host.name not in self._liars:
             self._hear(host, view, event.frame)  # type: ignore[union-attr]
         if isinstance(event, LinkUp):
-            view.warranted += CHURN * (1 + len(view.routes))
+            view.warranted += 2 * (1 + len(view.routes))
         if heard or isinstance(event, LinkUp | LinkDown | Restored | Held | Unheld):
             self.compare(host)
         if host.name in self._liars:
@@ -106,7 +108,8 @@ class Routing:
         view.routes = now = insight.selected(host.peer)
         self._own(host, now)
         changed = [s for s, route in now.items() if before.get(s) is not route]
-        moved = sum(1 for s in changed if s not in before or before[s] != now[s])
+        # a newer seqno over the same way is no change: whoever asks for one has to have a reason
+        moved = sum(1 for s in changed if _way(before.get(s)) != _way(now[s]))
         moved += sum(1 for s in before if s not in now)
         self.changes += moved
         view.warranted += CHURN * moved * max(1, len(insight.links(host.peer)))
@@ -207,6 +210,7 @@ class Routing:
         if isinstance(message, SeqnoRequest):
             view.entries += 1
             self.entries += 1
+            self._check_request(host, view, message.body)
             return
         assert isinstance(message, Update)
         assert host.peer is not None
@@ -215,6 +219,22 @@ class Routing:
             self.entries += 1
             if len(entry) == 4:
                 self._check_told(host, view, entry)
+
+    def _check_request(self, host: Host, view: _View, body: list[Any]) -> None:
+        """A name that can be reached is asked about at the lazy pace."""
+        name, _, _, cls, hops = body
+        if hops != REQUEST_HOPS or host.peer is None:
+            return  # passed on for somebody else
+        if not any(s.name == name and s.cls == cls for s in insight.selected(host.peer)):
+            return  # it starves
+        now_us = host.local_us(self._world.now_us)
+        since_us = now_us - host.config.seqno_lazy_us * 9 // 10
+        asked = [us for us in view.asked.get((name, cls), ()) if us > since_us]
+        view.asked[name, cls] = [*asked, now_us]
+        if len(asked) >= 2 * host.config.sources_per_name:
+            raise self._violation(
+                "R4", f"{host.name} asks {len(asked) + 1} times about {name}, which it can reach"
+            )
 
     def _check_told(self, host: Host, view: _View, entry: list[Any]) -> None:
         sealed, *metrics, _ = entry
@@ -225,6 +245,8 @@ class Routing:
         if record.holder == host.key.public_key:
             self._seqnos[source] = max(self._seqnos.get(source, 0), record.seqno)
         highest = self._seqnos.get(source)
+        if highest is None or record.seqno > highest:
+            highest = self._ask_holder(source)
         honest = record.holder not in self._liar_ids()
         if honest and (highest is None or record.seqno > highest):
             raise self._violation(
@@ -250,6 +272,15 @@ class Routing:
                     f"{limit}",
                 )
 
+    def _ask_holder(self, source: tuple[str, bytes]) -> int | None:
+        """The holder's own word, where its events are not watched."""
+        name, holder = source
+        host = next((h for h in self._world.hosts.values() if h.key.public_key == holder), None)
+        own = None if host is None or host.peer is None else insight.own_seqno(host.peer, name)
+        if own is not None:
+            self._seqnos[source] = max(self._seqnos.get(source, 0), own)
+        return self._seqnos.get(source)
+
     def _liar_ids(self) -> set[bytes]:
         return {self._world.hosts[name].key.public_key for name in self._liars}
 
@@ -268,6 +299,10 @@ class Routing:
 
     def _violation(self, name: str, text: str) -> Violation:
         return Violation(f"{name}: {text}, at {self._world.now_us / 1e6:.6f} s")
+
+
+def _way(route: Route | None) -> tuple[int | None, int] | None:
+    return None if route is None else (route.link, route.metric)
 
 
 def _where(sigma: Sigma) -> str:

@@ -21,7 +21,7 @@ __all__ = ["EVERY_EVENT_HOSTS", "Watch"]
 
 EVERY_EVENT_HOSTS = 60
 SWEEP_EVENTS = 20  # a host
-LOOK_EVENTS = 32  # tables and queues of a host are looked at once in so many of its events
+LOOK_EVENTS = 8  # tables and queues of a host are looked at once in so many of its events
 
 
 class Watch:
