@@ -163,7 +163,8 @@ def _tell(staged: Stage, watch: Watch, outcome: Outcome) -> None:
     outcome.born = len({str(f["walker"]) for f in _reports(staged, "injected")})
     outcome.home = len(_arrived(staged))
     outcome.excused = len(watch.custody.excused)
-    outcome.handovers, outcome.stops = count("handed"), count("stop")
+    outcome.handovers = count("handed")
+    outcome.stops = len({(f["walker"], f["seq"]) for f in _reports(staged, "stop")})
     outcome.reissued, outcome.fenced = count("reissued"), count("fenced")
     outcome.links = world.wires.made
     outcome.route_changes = watch.routing.changes
