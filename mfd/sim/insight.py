@@ -20,6 +20,7 @@ __all__ = [
     "circuits",
     "feasibility",
     "links",
+    "listens",
     "neighbour_tables",
     "offers",
     "own_seqno",
@@ -103,6 +104,12 @@ def offers(peer: Peer) -> dict[bytes, tuple[bytes, tuple[int, bytes]]]:
     """Return the offers that a peer has made and not given up: ref -> (walker, epoch)."""
     made = _inner(peer)._handover._offers.values()
     return {offer.ref: (offer.walker.id, offer.position[:2]) for offer in made}
+
+
+def listens(peer: Peer, link: int, label: int) -> bool:
+    """Whether a circuit of a link ends at this peer, and stands."""
+    circuit = _inner(peer)._circuits._links.get(link, {}).get(label)
+    return circuit is not None and circuit.open and circuit.listener is not None
 
 
 def circuits(peer: Peer) -> Iterator[tuple[int, Circuit]]:

@@ -91,7 +91,10 @@ class Custody:
         """Check what one honest host said and heard. Raises: Violation."""
         if isinstance(event, Received):
             for raw in self._heard.data(host, event.link, event.frame):
-                self._check_heard(host, raw)
+                if raw[0] == Kind.STALE and host.peer is not None:
+                    label = int.from_bytes(event.frame[1:5], "little")
+                    if insight.listens(host.peer, event.link, label):
+                        self._check_heard(host, raw)
         for effect in effects:
             if isinstance(effect, Send) and effect.channel == "control":
                 frame = effect.frame[0] if len(effect.frame) == 1 else b"".join(effect.frame)
@@ -325,8 +328,7 @@ class Custody:
 
     def _check_heard(self, host: Host, raw: bytes) -> None:
         """Remember a fence that a host has been shown and must believe."""
-        if raw[0] != Kind.STALE or host.peer is None:
-            return
+        assert host.peer is not None
         try:
             message = self._decode(host, raw)
         except PacketError:
