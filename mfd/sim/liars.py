@@ -143,9 +143,7 @@ class Liar:
     def _forged(self) -> list[bytes]:
         """Raise the seqno in somebody's record, and leave the signature."""
         for known in reversed(self._frames):
-            update = decode_frame(known) if known[0] == UPDATE_TYPE else None
-            adverts = update.body if isinstance(update, Update) else []
-            for entry in adverts:
+            for entry in self._entries(known):
                 if len(entry) == 4 and entry[0][:32] != self.id:
                     network, name, seqno, *rest = msgpack.unpackb(entry[0][96:])
                     body = msgpack.packb([network, name, seqno + 1_000, *rest])
@@ -170,16 +168,20 @@ class Liar:
             out.append(encode_frame(frame))
         return out
 
-    def _requests(self, known: bytes) -> list[bytes]:
-        """Ask the holders in an UPDATE that was heard for ever newer seqnos."""
-        if known[0] != UPDATE_TYPE:
-            return []
+    @staticmethod
+    def _entries(frame: bytes) -> list[Any]:
+        """What a frame that was heard says of routes; another liar may have garbled it."""
         try:
-            update = decode_frame(known)
+            update = decode_frame(frame) if frame[0] == UPDATE_TYPE else None
         except PacketError:
             return []
         body = update.body if isinstance(update, Update) and type(update.body) is list else []
-        names = [e for e in body if type(e) is list and len(e) == 3 and type(e[0]) is str]
+        shapes = ((bytes, int, int, int), (str, bytes, int))
+        return [e for e in body if type(e) is list and tuple(map(type, e)) in shapes]
+
+    def _requests(self, known: bytes) -> list[bytes]:
+        """Ask the holders in an UPDATE that was heard for ever newer seqnos."""
+        names = [entry for entry in self._entries(known) if len(entry) == 3]
         return [
             encode_frame(SeqnoRequest([name, holder, self._chance.below(1 << 50), 0, 64]))
             for name, holder, _ in names[:2]

@@ -236,8 +236,6 @@ class World:
     def _handle(self, host: Host, event: Event) -> None:
         peer, life = host.peer, host.life
         assert peer is not None
-        if type(event) is Ticked:
-            host.armed_us = None
         self.events += 1
         self._note(host, event)
         try:
@@ -260,7 +258,13 @@ class World:
             due_us = host.world_us(due_us)
             if host.armed_us is None or due_us < host.armed_us:
                 host.armed_us = due_us
-                self.happen(host, Ticked(), max(0, due_us - self.now_us))
+                self.at(max(due_us, self.now_us), self._tick, (host, host.life, due_us))
+
+    def _tick(self, host: Host, life: int, due_us: int) -> None:
+        """The alarm that was set last; an earlier one that was set since has replaced it."""
+        if host.life == life and host.armed_us == due_us:
+            host.armed_us = None
+            self.deliver(host, life, Ticked())
 
     # the trace
 
