@@ -56,6 +56,7 @@ class Order:
     copies: int
     timers: str
     real: bool
+    heartbeats: bool
     checks: bool
     trace: Path | None
     seeds: int
@@ -119,6 +120,9 @@ def sim(
     copies: Annotated[int, typer.Option(min=1, max=3, help="Kept of a walker.")] = 2,
     timers: Annotated[str, typer.Option(help="default, or quick: leases of 8 s.")] = "default",
     real: Annotated[bool, typer.Option("--real-signatures", help="Ed25519.")] = False,
+    heartbeats: Annotated[
+        bool, typer.Option(help="Without: silence is told of, 6 to 10 s late; for large worlds.")
+    ] = True,
     checks: Annotated[bool, typer.Option(help="Watch the invariants.")] = True,
     trace: Annotated[Path | None, typer.Option(help="Write every event: mfd replay.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="So many, from --seed on.")] = 1,
@@ -179,6 +183,7 @@ def _reader(order: Order) -> Callable[[int], Scenario]:
         holders=order.holders,
         copies=order.copies,
         real_signatures=order.real,
+        heartbeats=order.heartbeats,
         config=changes,
     )
     return partial(_given, base, order)
@@ -245,6 +250,8 @@ def _rows(timed: Timed, scenario: Scenario, order: Order) -> Iterator[tuple[str,
     o = timed.outcome
     lie = f", {o.liars} of them lie" if o.liars else ""
     yield "peers", f"{o.peers}{lie}; {o.links} links made; core after the trouble: {o.core}"
+    if not order.heartbeats:
+        yield "fidelity", "heartbeats abstracted: ends are told of silence after a drawn time"
     yield "time", f"{o.seconds:.1f} s virtual in {timed.seconds:.2f} s"
     yield "events", f"{o.events}, {timed.rate:,.0f} a second of one core"
     yield "faults told", str(scenario.faults)

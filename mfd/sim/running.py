@@ -105,7 +105,7 @@ def _recover(
     honest = [name for name in staged.holders if name not in staged.trouble.liars]
     judge = Recovery(world, watch.custody, core, staged.births, honest)
     judge.auto = scenario.reissue == "auto"
-    settle_s = settling(world.config)
+    settle_s = settling(Config(**dict(scenario.config)))
     world.run(seconds=settle_s)
     judge.check_routes()
     if not scenario.faults.names:

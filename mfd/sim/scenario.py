@@ -7,7 +7,7 @@ makes the same world.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,7 @@ SECOND_US = 1_000_000
 LATENCY_US = 2_000  # of an edge that names none
 BYTES_PER_S = 125e6
 LAYER_FLOATS = 64
+NEVER_US = 1 << 60
 HOLDERS_SHARE = 0.3  # where the graph names no holders
 HOLDERS_MAX = 8  # then: as many as every peer has routes to
 
@@ -66,6 +67,7 @@ class Scenario:
     copies: int = 2
     reissue: str = "auto"
     real_signatures: bool = False
+    heartbeats: bool = True  # False: abstracted, for large worlds; see wires.py
     config: Mapping[str, Any] = field(default_factory=dict)  # fields of Config that differ
     warm: float = 2.0  # seconds before the trouble
 
@@ -83,8 +85,12 @@ class Stage:
 def stage(scenario: Scenario) -> Stage:
     """Build the world of a scenario; nothing has happened in it yet."""
     config = Config(**dict(scenario.config))
+    detect_us = (config.down_us - config.heartbeat_us, config.down_us + config.heartbeat_us)
+    if not scenario.heartbeats:
+        config = replace(config, heartbeat_us=NEVER_US, down_us=NEVER_US)
     signatures = Signatures(real=scenario.real_signatures)
     world = World(scenario.seed, config, signatures=signatures)
+    world.wires.detect_us = None if scenario.heartbeats else detect_us
     streams = Streams(scenario.seed)
     holdings = _holdings(scenario, streams)
     liars = _liars(scenario, streams, holdings)

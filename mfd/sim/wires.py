@@ -13,6 +13,9 @@ above TCP, and never as a missing or doubled frame:
 Nobody hears of a cut: ends find out by silence. An end that has closed its side says so in order
 behind its frames; if that is lost too, the other end is half open until its next frame is reset.
 
+Large worlds may do without heartbeats: with `detect_us` ends are told of silence after a drawn
+time, as late as heartbeats would find it.
+
 Rules of this file: it carries and delays; whether a peer is on is the world's business.
 """
 
@@ -107,15 +110,18 @@ class Wires:
     links: dict[int, Link] = field(default_factory=dict)  # with an end that stands
     weather: Weather = field(default_factory=Weather)
     anywhere: bool = False  # every host can dial every other one
+    detect_us: tuple[int, int] | None = None  # heartbeats abstracted: when silence is found out
     on_frame: Callable[[Link, int, bytes], None] | None = None  # for whoever taps wires
     made: int = 0  # links, ever
     _at: dict[str, list[Wire]] = field(default_factory=dict)
     _jitter: Chance = field(init=False)
     _trouble: Chance = field(init=False)
+    _detection: Chance = field(init=False)
 
     def __post_init__(self) -> None:
         self._jitter = self.streams.of("jitter")
         self._trouble = self.streams.of("weather")
+        self._detection = self.streams.of("detection")
 
     # wires
 
@@ -230,6 +236,8 @@ class Wires:
             if link.up[1 - side] and not silent:
                 when_us = self.world.now_us + link.wire.latency_us
                 self.world.at(when_us, self._reset, (link, 1 - side, "reset"))
+            elif link.up[1 - side] and self.detect_us is not None:
+                self.world.at(self._found_out_us(), self._drop, (link, 1 - side, "silent"))
 
     def _reset(self, link: Link, side: int, reason: str) -> None:
         """A reset reaches an end, unless its way is cut."""
@@ -324,6 +332,18 @@ class Wires:
     def block(self, wire: Wire, side: int) -> None:
         """Let nothing through that one end sends; cuts on top of each other count."""
         wire.blocked[side] += 1
+        if self.detect_us is not None and wire.link is not None:
+            self.world.at(self._found_out_us(), self._silent, (wire.link, side))
+
+    def _found_out_us(self) -> int:
+        assert self.detect_us is not None
+        return self.world.now_us + self._detection.between(*self.detect_us)
+
+    def _silent(self, link: Link, side: int) -> None:
+        """Both ends of a link that is still cut give it up, as heartbeats would make them."""
+        if link.wire.blocked[side]:
+            for end in (0, 1):
+                self._drop(link, end, "silent")
 
     def unblock(self, wire: Wire, side: int) -> None:
         """End one cut; what was sent meanwhile is sent again."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from mfd.sim.faults import parse
 from mfd.sim.running import Outcome, run
 from mfd.sim.scenario import SWARM_CONFIG, Scenario
 from mfd.sim.swarm import swarm
@@ -43,6 +44,15 @@ def test_real_signatures_change_nothing_that_a_user_sees() -> None:
     assert stand_in.violation == real.violation == ""
     assert (real.home, real.born) == (stand_in.home, stand_in.born) == (2, 2)
     assert real.signatures > 50
+
+
+def test_without_heartbeats_the_same_things_come_right() -> None:
+    faults = parse("crash=3,half=2,cut=2")
+    scenario = Scenario(make("grid", 9), seed=4, seconds=20, config=SWARM_CONFIG, faults=faults)
+    full, abstract = run(scenario), run(replace(scenario, heartbeats=False))
+    assert full.violation == abstract.violation == ""
+    assert full.home == abstract.home == 1
+    assert abstract.events < full.events
 
 
 def test_above_sixty_peers_the_checkers_look_at_samples() -> None:

@@ -142,3 +142,15 @@ def test_streams_of_chance_do_not_shift_each_other() -> None:
     units = [noise.unit() for _ in range(2_000)]
     assert 0.45 < sum(units) / len(units) < 0.55
     assert all(0 <= u < 1 for u in units)
+
+
+def test_abstracted_heartbeats_find_the_same_silence() -> None:
+    world, told = pair(heartbeat_us=1 << 60, down_us=1 << 60)
+    world.wires.detect_us = (6_000_000, 10_000_000)
+    world.run(seconds=60)
+    assert not [e for n in "ab" for e in told[n] if isinstance(e, Received | LinkDown)]
+    world.wires.block(world.wires.wires[0], 1)
+    world.run(seconds=5.9)
+    assert not [e for e in told["a"] if isinstance(e, LinkDown)]
+    world.run(seconds=4.2)
+    assert [e.reason for n in "ab" for e in told[n] if isinstance(e, LinkDown)] == ["silent"] * 2
