@@ -19,7 +19,8 @@ __all__ = ["Disk"]
 class Disk:
     """Objects and ledger of one simulated peer."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: Encoding = Encoding.PLANES) -> None:
+        self.encoding = encoding  # of chunks for the wire
         self.boot = 0
         self.records: dict[str, bytes] = {}
         self.objects: dict[bytes, bytes] = {}  # synced
@@ -111,7 +112,7 @@ class Disk:
         data = self.read(digest)
         raw = memoryview(data)[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
         item = item_bytes_at(data, number)
-        return encode_chunk(raw, item_bytes=item, encoding=Encoding.PLANES)
+        return encode_chunk(raw, item_bytes=item, encoding=self.encoding)
 
     def discard(self, digest: bytes) -> None:
         """Forget a growing object."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from mfd.core.birth import Birth, bear
 from mfd.core.config import Config
+from mfd.packet.chunks import Encoding
 from mfd.packet.objects import pack_layer
 from mfd.packet.plan import Plan
 from mfd.sim.chance import Streams
@@ -67,6 +68,7 @@ class Scenario:
     copies: int = 2
     reissue: str = "auto"
     real_signatures: bool = False
+    planes: bool = False  # objects travel compressed; raw chunks cost the simulator half the time
     heartbeats: bool = True  # False: abstracted, for large worlds; see wires.py
     config: Mapping[str, Any] = field(default_factory=dict)  # fields of Config that differ
     warm: float = 2.0  # seconds before the trouble
@@ -99,6 +101,7 @@ def stage(scenario: Scenario) -> Stage:
         learner = StandIn(seconds=scenario.training) if held else None
         host = world.add(name, learner=learner, on=False)
         host.holdings = dict(held)
+        host.disk.encoding = Encoding.PLANES if scenario.planes else Encoding.RAW
         if name in liars:
             habits = liars[name]
             host.wrap = partial(_wrapped, habits, streams)

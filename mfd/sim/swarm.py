@@ -36,6 +36,7 @@ def swarm(seed: int, *, peers_max: int = PEERS_MAX, faults: Faults | None = None
         laps=chance.between(1, 2),
         copies=chance.between(2, 3),
         reissue="auto" if chance.hit(0.8) else "manual",
+        planes=chance.hit(0.2),
         config=SWARM_CONFIG,
     )
     return scenario if faults is None else replace(scenario, faults=faults)

@@ -145,7 +145,7 @@ class World:
 
     def wipe(self, host: Host) -> None:
         """Lose the whole disk of a host that is off."""
-        host.disk = Disk()
+        host.disk = Disk(host.disk.encoding)
 
     def pause(self, host: Host) -> None:
         """Stop a host as SIGSTOP does: its sockets stand, its clock goes on."""
