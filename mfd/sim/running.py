@@ -76,7 +76,7 @@ def run(scenario: Scenario, *, checks: bool = True, log: Log | None = None) -> O
         world.run(seconds=scenario.warm)
         trouble.begin()
         world.run(seconds=scenario.seconds)
-        core = trouble.heal() if scenario.calm > 0 else set[str]()
+        core = trouble.heal(part=scenario.part) if scenario.calm > 0 else set[str]()
         outcome.core = len(core)
         if not core:
             pass  # safety alone was asked for

@@ -68,6 +68,7 @@ class Scenario:
     copies: int = 2
     reissue: str = "auto"
     real_signatures: bool = False
+    part: bool = False  # only a part of the peers is healed
     planes: bool = False  # objects travel compressed; raw chunks cost the simulator half the time
     heartbeats: bool = True  # False: abstracted, for large worlds; see wires.py
     config: Mapping[str, Any] = field(default_factory=dict)  # fields of Config that differ

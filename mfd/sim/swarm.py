@@ -37,6 +37,7 @@ def swarm(seed: int, *, peers_max: int = PEERS_MAX, faults: Faults | None = None
         copies=chance.between(2, 3),
         reissue="auto" if chance.hit(0.8) else "manual",
         planes=chance.hit(0.2),
+        part=chance.hit(1 / 3),
         config=SWARM_CONFIG,
     )
     return scenario if faults is None else replace(scenario, faults=faults)

@@ -253,11 +253,11 @@ class Trouble:
 
     # the end
 
-    def heal(self) -> set[str]:
+    def heal(self, *, part: bool = False) -> set[str]:
         """End all trouble, heal a core and leave the rest broken; return the core's names.
 
-        The core is connected and holds every peer that was not killed and does not lie, or, in a
-        third of all runs, only a part of these.
+        The core is connected and holds every peer that was not killed and does not lie; with
+        `part`, two thirds of these at most.
         """
         self._active = False
         world, chance = self.world, self._streams.of("heal")
@@ -267,7 +267,7 @@ class Trouble:
         self._blocks.clear()
         able = [n for n in world.hosts if n not in self.killed and n not in self.liars]
         core = self._connected(able, chance)
-        if len(core) > 3 and chance.hit(1 / 3):
+        if part and len(core) > 3:
             core = self._connected(chance.sample(sorted(core), len(core) * 2 // 3), chance)
         for host in world.hosts.values():
             host.slow = 1
