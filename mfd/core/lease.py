@@ -121,6 +121,8 @@ class Leases:
         lease = self._of(walker)
         if walker.role is not Role.OWN or not lease.unreleased or walker.version is None:
             return
+        if self._walkers.broken:
+            return  # it can commit nothing more: let a shadow take over
         newest = self._newest(walker)
         assert newest is not None
         auto = walker.identity.genesis.reissue == "auto"
