@@ -91,12 +91,13 @@ def without_retractions(table: RouteTable, now_us: int) -> list[tuple[int, list[
 
 def announce_only_once(routes: Routes, now_us: int) -> None:
     """Expire what is heard; a holder whose record is old does not renew it."""
-    own = dict(routes._own)
-    routes._own.clear()
+    held = routes._origin._own
+    own = dict(held)
+    held.clear()
     try:
         _sweep(routes, now_us)
     finally:
-        routes._own.update(own)
+        held.update(own)
 
 
 _sweep = Routes._sweep

@@ -26,6 +26,7 @@ class Disk:
         self.objects: dict[bytes, bytes] = {}  # synced
         self.changes = 0  # of rows and synced objects, for whoever watches
         self.rotten: set[bytes] = set()  # objects whose bytes have decayed
+        self.remembered: tuple[tuple[bytes, tuple[str, ...]], ...] = ()  # good peers
         self._growing: dict[bytes, bytearray] = {}
         self._fresh: dict[bytes, bytes] = {}  # complete, not synced
         self._syncing: deque[Store] = deque()  # asked for, not yet durable

@@ -21,6 +21,7 @@ from mfd.core.effects import (
     FetchTable,
     Keep,
     Learn,
+    Remember,
     Report,
     Send,
     Store,
@@ -80,6 +81,7 @@ class Host:
         self.disk = Disk()
         self.holdings: dict[str, int] = {}
         self.joins: list[str] = []  # addresses that its owner wants linked
+        self.addresses: tuple[str, ...] = ()  # host:port, where others can dial it
         self.peer: Peer | None = None  # None while it is off
         self.wrap: Callable[[Host, Peer], Peer] | None = None  # makes it a liar
         self.life = 0  # answers to an earlier life are lost
@@ -173,6 +175,9 @@ class Host:
     def _close(self, close: Close) -> None:
         self.world.wires.close(self, close.link)
 
+    def _remember(self, remember: Remember) -> None:
+        self.disk.remembered = remember.peers
+
     def _discard(self, discard: Discard) -> None:
         self.disk.discard(discard.digest)
 
@@ -193,6 +198,7 @@ _PERFORM: dict[type[Any], Callable[[Host, Any], None]] = {
     FetchTable: Host._fetch_table,
     Learn: Host._learn,
     CancelLearn: Host._cancel,
+    Remember: Host._remember,
     Report: Host._report,
     Dial: Host._dial,
     Close: Host._close,

@@ -65,7 +65,7 @@ def selected(peer: Peer) -> dict[Sigma, Route]:
 def own_seqno(peer: Peer, name: str) -> int | None:
     """Return the seqno that a peer last signed for a name of its own."""
     routes = _inner(peer)._routes
-    seqno: int | None = None if routes is None else routes._seqnos.get(name)
+    seqno: int | None = None if routes is None else routes._origin._seqnos.get(name)
     return seqno
 
 
@@ -132,7 +132,7 @@ def sizes(peer: Peer) -> dict[str, tuple[int, int]]:
     if inner._routes is not None:
         table = inner._routes._table
         adverts = max((n.adverts for n in table.links.values()), default=0)
-        own = len(inner._routes._own)  # what this peer holds itself comes on top
+        own = len(inner._routes._origin._own)  # what this peer holds itself comes on top
         out["names"] = (len(table.names), config.names_max + own)
         out["sources"] = (table.count, config.sources_max + own)
         out["adverts of a neighbour"] = (adverts, config.adverts_per_link_max)

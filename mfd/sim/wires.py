@@ -110,6 +110,7 @@ class Wires:
     links: dict[int, Link] = field(default_factory=dict)  # with an end that stands
     weather: Weather = field(default_factory=Weather)
     anywhere: bool = False  # every host can dial every other one
+    addresses: dict[str, str] = field(default_factory=dict)  # host:port -> host
     detect_us: tuple[int, int] | None = None  # heartbeats abstracted: when silence is found out
     on_frame: Callable[[Link, int, bytes], None] | None = None  # for whoever taps wires
     made: int = 0  # links, ever
@@ -152,8 +153,8 @@ class Wires:
         """Return the wires between two hosts."""
         return [wire for wire in self._at.get(a, ()) if b in wire.ends]
 
-    def connect(self, wire: Wire, dialler: int = 0) -> None:
-        """Bring a link up over a wire if both hosts are on."""
+    def connect(self, wire: Wire, dialler: int = 0, address: str = "") -> None:
+        """Bring a link up over a wire if both hosts are on; `address`: as it was dialled."""
         hosts = self.world.hosts[wire.ends[0]], self.world.hosts[wire.ends[1]]
         if hosts[0].peer is None or hosts[1].peer is None or not wire.plugged:
             return
@@ -167,27 +168,26 @@ class Wires:
         link = wire.link = self.links[self.made] = Link(self.made, wire, hosts)
         for side in (dialler, 1 - dialler):
             me, other = hosts[side], hosts[1 - side]
-            event = LinkUp(
-                link.number, other.key.public_key, other.name, side == dialler, wire.cost
-            )
+            outbound = side == dialler
+            dialled = address if outbound and address else other.name
+            event = LinkUp(link.number, other.key.public_key, dialled, outbound, wire.cost)
             self.world.happen(me, event)
 
     def dial(self, host: Host, address: str) -> None:
-        """Carry out a Dial effect; addresses are names of hosts."""
-        other = self.world.hosts.get(address)
-        wires = self.between(host.name, address) if other is not None else []
+        """Carry out a Dial effect; addresses are names of hosts, or lines with what they tell."""
+        name = self.whom(address)
+        other = self.world.hosts.get(name)
+        wires = self.between(host.name, name) if other is not None else []
         if not wires and self.anywhere and other is not None and other is not host:
             latency_us = 2_000 + self._jitter.below(30_000)
             wires = [
-                self.lay(
-                    host.name, address, latency_us=latency_us, bytes_per_s=12.5e6, by_hand=False
-                )
+                self.lay(host.name, name, latency_us=latency_us, bytes_per_s=12.5e6, by_hand=False)
             ]
         if not wires:
             self.world.happen(host, DialFailed(address, "no wire leads there"), REFUSED_US)
             return
         wire = wires[0]
-        there = wire.ends.index(address)
+        there = wire.ends.index(name)
         if any(wire.blocked) or not wire.plugged:
             self.world.happen(host, DialFailed(address, "no answer"), DIAL_US)
             return
@@ -201,13 +201,17 @@ class Wires:
             return
         if any(wire.blocked) or not wire.plugged:
             self.world.happen(host, DialFailed(address, "no answer"), DIAL_US)
-        elif self.world.hosts[address].peer is None:
+        elif self.world.hosts[wire.ends[1 - side]].peer is None:
             self.world.happen(host, DialFailed(address, "connection refused"), REFUSED_US)
         elif wire.link is not None and all(wire.link.up):
             # it stands already: the other end has dialled at the same time
             self.world.happen(host, DialFailed(address, "there is already a link"), REFUSED_US)
         else:
-            self.connect(wire, side)
+            self.connect(wire, side, address)
+
+    def whom(self, address: str) -> str:
+        """Name the host that is dialled; a line also says which peer must be there."""
+        return self.addresses.get(address.removeprefix("mfd://").partition("/")[0], address)
 
     # endings
 

@@ -17,6 +17,7 @@ from blake3 import blake3
 from mfd.core.config import Config
 from mfd.core.effects import Effect
 from mfd.core.events import (
+    Addressed,
     CommandFailed,
     Event,
     Fetched,
@@ -24,6 +25,7 @@ from mfd.core.events import (
     Joined,
     Kept,
     Received,
+    Remembered,
     Restored,
     Stored,
     Ticked,
@@ -34,6 +36,7 @@ from mfd.sim.chance import Streams
 from mfd.sim.disk import Disk
 from mfd.sim.host import Host, Learner
 from mfd.sim.keys import Signatures
+from mfd.sim.sealing import SimSealing
 from mfd.sim.violation import Violation
 from mfd.sim.wires import Wire, Wires
 
@@ -54,7 +57,12 @@ class World:
     """Everything, and the order in which it happens."""
 
     def __init__(
-        self, seed: int, config: Config | None = None, *, signatures: Signatures | None = None
+        self,
+        seed: int,
+        config: Config | None = None,
+        *,
+        signatures: Signatures | None = None,
+        sealed: bool = True,
     ) -> None:
         self.config = config or Config()
         self.now_us = 0
@@ -66,6 +74,7 @@ class World:
         self.wires = Wires(self, self.streams)
         self.signatures = signatures or Signatures()
         self._seed = seed
+        self._sealed = sealed  # circuits: their ends prove who they are
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
         self._trace = blake3()
@@ -105,6 +114,17 @@ class World:
         if host.peer is not None:
             self.happen(host, Joined(address))
 
+    def address(self, host: Host) -> str:
+        """Give a host an address at which all others can dial it, now and after every restart."""
+        line = f"10.0.{host.index >> 8}.{host.index & 255}:7000"
+        if not host.addresses:
+            host.addresses = (line,)
+            self.wires.anywhere = True
+            self.wires.addresses[line] = host.name
+            if host.peer is not None:
+                self.happen(host, Addressed(host.addresses))
+        return line
+
     # machines on and off
 
     def start(self, host: Host) -> None:
@@ -113,11 +133,16 @@ class World:
         boot = host.disk.start()
         seed = f"{self._seed}/{host.name}/{boot}/{host.life}".encode()
         verify = self.signatures.verifier(host)
-        peer = Peer(signer=host.key, verify=verify, config=host.config, seed=seed)
+        sealer = SimSealing() if self._sealed else None
+        peer = Peer(signer=host.key, verify=verify, config=host.config, seed=seed, sealer=sealer)
         host.peer = peer if host.wrap is None else host.wrap(host, peer)
         host.armed_us = None
         sizes = {digest: len(data) for digest, data in host.disk.objects.items()}
         self.happen(host, Restored(boot, dict(host.disk.records), sizes))
+        if host.addresses:
+            self.happen(host, Addressed(host.addresses))
+        if host.disk.remembered:
+            self.happen(host, Remembered(host.disk.remembered))
         for name, samples in host.holdings.items():
             self.happen(host, Held(name, samples))
         for address in host.joins:

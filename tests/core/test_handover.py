@@ -126,7 +126,7 @@ def replay(world: World, heard: list[tuple[str, Message]], raws: dict[bytes, byt
 
 def test_a_replay_of_everything_changes_nothing() -> None:
     """Rules: C-14, C-30, C-32, C-34"""
-    world = world_of([("a", "b"), ("b", "c"), ("c", "a")], "abc")
+    world = world_of([("a", "b"), ("b", "c"), ("c", "a")], "abc", sealed=False)
     world.observers.append(Custody(world))
     raws: dict[bytes, bytes] = {}
     collect(world, raws)

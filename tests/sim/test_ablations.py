@@ -103,6 +103,23 @@ def test_a_circuit_that_goes_on_further_away_than_it_came() -> None:
             flow(host, came, [Send(link, "control", (opened(metric, hops),))])
 
 
+def test_a_circuit_that_goes_in_circles_along_a_way_that_was_found() -> None:
+    world, flow = lonely()
+    host = world.hosts["a"]
+    link = next(iter(world.wires.links))
+    marks = (b"1" * 8, b"2" * 8)
+
+    def opened(route: tuple[bytes, ...], hops: int) -> bytes:
+        via = Via("n", bytes(32), 0, (1 << 32) - 1)
+        return encode_frame(Open(7, bytes(32), via, route, bytes(16), hops, Class.THIN, b""))
+
+    came = Received(link, opened(marks, 1))
+    flow(host, came, [Send(link, "control", (opened(marks[1:], 2),))])
+    for route in (marks, ()):
+        with pytest.raises(Violation, match="S10: a passes a circuit on"):
+            flow(host, came, [Send(link, "control", (opened(route, 2),))])
+
+
 def quiet() -> Recovery:
     world, _ = lonely()
     return Recovery(world, Custody(world), {"a", "b"}, {}, [])

@@ -1,6 +1,7 @@
 """Circuits, as OPEN, DATA and CREDIT frames show them, and what peers queue.
 
-    S10  every relay passes an OPEN on strictly nearer than it came, one hop further, within 64
+    S10  every relay passes an OPEN on strictly nearer than it came, or one mark further along the
+         way that SEEK has found; one hop further, within 64
     S14  nothing is done about a frame from a link that does not stand; a link keeps its neighbour
     R1   no byte is sent beyond the credit for it, no table exceeds its limit
     L4   no byte waits much longer than the stall limit
@@ -122,6 +123,8 @@ class CircuitFlow:
             raise self._violation("S10", f"{host.name} counts hop {frame.hops} after {came.hops}")
         if came.via is None or frame.via is None:
             return  # the neighbour is the target
+        if came.route and (frame.route, frame.via) == (came.route[1:], came.via):
+            return  # a way that SEEK has found, one mark shorter; its end has promised nothing yet
         before, after = (came.via.seqno, came.via.metric), (frame.via.seqno, frame.via.metric)
         if not is_nearer(after, before):
             raise self._violation(
@@ -142,18 +145,16 @@ class CircuitFlow:
             raise self._violation("S12", f"{host.name} is its own neighbour")
         now_us = host.local_us(self._world.now_us)
         for _, circuit in insight.circuits(host.peer):
-            for leg in (circuit.first, circuit.second):
-                if leg is None:
-                    continue
+            legs = [leg for leg in (circuit.first, circuit.second) if leg is not None]
+            for leg, came in zip(legs, reversed(legs), strict=True):
                 relay = circuit.second is not None
-                waiting = sum(len(part) for part in leg.queue)
-                if relay and waiting > circuit.window:
+                if relay and leg.queued > came.window:  # what waits here came in over there
                     raise self._violation(
-                        "R1", f"{host.name} holds {waiting} bytes of a circuit it relays"
+                        "R1", f"{host.name} holds {leg.queued} bytes of a circuit it relays"
                     )
-                idle_us = now_us - circuit.moved_us
-                # stalled circuits are looked for twice in that time
-                if waiting and idle_us > 1.75 * host.config.stalled_us and not host.paused:
+                idle_us = now_us - circuit.since_us
+                # stalled circuits are looked for four times in that time
+                if leg.queued and idle_us > 1.75 * host.config.stalled_us and not host.paused:
                     raise self._violation(
                         "L4", f"bytes have waited {idle_us / 1e6:.0f} s at {host.name}"
                     )
