@@ -56,6 +56,7 @@ class Order:
     copies: int
     timers: str
     real: bool
+    chosen: bool
     heartbeats: bool
     checks: bool
     trace: Path | None
@@ -115,11 +116,15 @@ def sim(
     walkers: Annotated[int, typer.Option(min=0, help="How many models travel.")] = 1,
     laps: Annotated[int, typer.Option(min=1, help="Of each walker.")] = 1,
     holders: Annotated[
-        int, typer.Option(min=0, help="Where the graph names none; 0: a third, 2 to 8.")
+        int, typer.Option(min=0, help="Where the graph names none; 0: a third, 2 to 24.")
     ] = 0,
     copies: Annotated[int, typer.Option(min=1, max=3, help="Kept of a walker.")] = 2,
     timers: Annotated[str, typer.Option(help="default, or quick: leases of 8 s.")] = "default",
     real: Annotated[bool, typer.Option("--real-signatures", help="Ed25519.")] = False,
+    chosen: Annotated[
+        bool,
+        typer.Option("--open", help="Peers choose their neighbours; of a graph: who holds what."),
+    ] = False,
     heartbeats: Annotated[
         bool, typer.Option(help="Without: silence is told of, 6 to 10 s late; for large worlds.")
     ] = True,
@@ -171,7 +176,7 @@ def _reader(order: Order) -> Callable[[int], Scenario]:
     if order.timers not in TIMERS:
         raise Misuse(f"--timers {order.timers}: {nearest(order.timers, TIMERS)}")
     changes = TIMERS[order.timers]
-    config = Config(**changes)
+    config = replace(Config(**changes), open_network=order.chosen)
     rest = settling(config) + (LEASES * config.lease_us + config.failed_holder_us) / 1e6
     base = Scenario(
         _graph(order, order.seed),
@@ -183,6 +188,7 @@ def _reader(order: Order) -> Callable[[int], Scenario]:
         holders=order.holders,
         copies=order.copies,
         real_signatures=order.real,
+        open=order.chosen,
         heartbeats=order.heartbeats,
         config=changes,
     )
@@ -252,6 +258,8 @@ def _rows(timed: Timed, scenario: Scenario, order: Order) -> Iterator[tuple[str,
     yield "peers", f"{o.peers}{lie}; {o.links} links made; core after the trouble: {o.core}"
     if not order.heartbeats:
         yield "fidelity", "heartbeats abstracted: ends are told of silence after a drawn time"
+    if scenario.open:
+        yield "network", "open: peers choose their neighbours"
     yield "time", f"{o.seconds:.1f} s virtual in {timed.seconds:.2f} s"
     yield "events", f"{o.events}, {timed.rate:,.0f} a second of one core"
     yield "faults told", str(scenario.faults)

@@ -15,16 +15,22 @@ from typing import Any
 
 import mfd.core.peer as peer_module
 from mfd.core import ways
+from mfd.core.choice import Choice
 from mfd.core.context import Dice
 from mfd.core.flow import Flow
+from mfd.core.gossip import Gossip
 from mfd.core.handover import Handover
 from mfd.core.journey import Journey
 from mfd.core.lease import Leases
 from mfd.core.liveness import Liveness
+from mfd.core.peering import Peering
+from mfd.core.presence import Presence
 from mfd.core.reception import Reception
+from mfd.core.recordbook import RecordBook
 from mfd.core.routetable import RouteTable
 from mfd.core.routing import Routes
 from mfd.core.transfer import Circuits
+from mfd.core.views import Views
 from mfd.core.walkers import Walkers
 from mfd.sim import breaking
 from mfd.sim.faults import parse
@@ -77,6 +83,13 @@ def _patched(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 DEAF: tuple[Patch, ...] = ((Leases, "lapsed", lambda _, __: False),)
 CUTS = {"graph": ("small-world", 14), "faults": "cut=6,half=3,crash=2"}
+OPEN = {
+    "graph": ("small-world", 14),
+    "open": True,
+    "walkers": 0,
+    "seconds": 30.0,
+    "config": {"active_target": 3, "active_max": 4},
+}
 WALK = {"graph": ("ring", 6), "walkers": 2, "laps": 2, "holders": 4}
 PARTITION = {
     **WALK,
@@ -196,6 +209,60 @@ ABLATIONS: tuple[Ablation, ...] = (
             "faults": "kill=6",
             "seconds": 20.0,
             "calm": 60.0,
+        },
+    ),
+    Ablation(
+        "whoever asks becomes a neighbour",
+        ("S12",),
+        ((Peering, "_admit", breaking.roomy),),
+        OPEN,
+    ),
+    Ablation(
+        "whoever has to make room is not told",
+        ("S12",),
+        ((Peering, "_disconnect", breaking.secretly),),
+        OPEN,
+    ),
+    Ablation(
+        "a neighbour stays in the passive view",
+        ("S12",),
+        ((Views, "activate", breaking.still_hoping),),
+        OPEN,
+    ),
+    Ablation(
+        "a rumour is not remembered",
+        ("S13",),
+        ((Gossip, "_remember", breaking.nothing),),
+        {"graph": ("ring", 6), "walkers": 0, "seconds": 1.0, "calm": 30.0},
+    ),
+    Ablation(
+        "rumours are not passed on",
+        ("L3",),
+        ((Gossip, "_push", breaking.nothing),),
+        {"graph": ("ring", 6), "walkers": 0, "seconds": 1.0, "calm": 30.0},
+    ),
+    Ablation(
+        "the record that comes last is the newest",
+        ("S13",),
+        ((RecordBook, "learn", breaking.any_seq),),
+        {**OPEN, "faults": "crash=2", "seconds": 60.0},
+    ),
+    Ablation(
+        "records of peers that have ended are passed on",
+        ("S13",),
+        ((RecordBook, "get", breaking.ended_too),),
+        {**OPEN, "seconds": 100.0, "config": {"peer_record_valid_us": 60_000_000}},
+        around=((Presence, "_renew", breaking.sign_once),),
+    ),
+    Ablation(
+        "nobody looks for holders beyond the nearest",
+        ("L1",),
+        ((Choice, "seeks", lambda *_: False),),
+        {
+            "graph": ("tree", 24),
+            "holders": 14,
+            "seconds": 1.0,
+            "calm": 150.0,
         },
     ),
     Ablation(

@@ -19,18 +19,24 @@ from mfd.core.frames import SeqnoRequest, decode_frame
 from mfd.core.handover import Handover
 from mfd.core.journey import Journey
 from mfd.core.messages import Kind
+from mfd.core.peering import Peering
+from mfd.core.presence import Presence
 from mfd.core.reception import Reception
+from mfd.core.recordbook import RecordBook
 from mfd.core.routetable import RouteTable
 from mfd.core.routing import Routes
 from mfd.core.sources import open_record
 from mfd.core.transfer import Circuits
+from mfd.core.views import Views
 from mfd.core.walkers import Walkers
 
 __all__ = [
     "announce_only_once",
+    "any_seq",
     "believe",
     "careless",
     "eager",
+    "ended_too",
     "forgetful_why_not",
     "fragile",
     "generous",
@@ -40,8 +46,12 @@ __all__ = [
     "nothing",
     "orphans",
     "promote",
+    "roomy",
     "same_promise",
     "same_seq",
+    "secretly",
+    "sign_once",
+    "still_hoping",
     "ties_by_self",
     "twice",
     "unseeded",
@@ -221,6 +231,55 @@ def same_seq(journey: Journey, walker: Any, version: Any, *rest: Any) -> None:
     """Commit every version as number 1."""
     older = replace(version, manifest=replace(version.manifest, seq=0))
     _commit(journey, walker, older, *rest)
+
+
+# membership and gossip
+
+
+def roomy(peering: Peering, link: int, *, urgent: bool) -> bool:
+    """Take everybody in."""
+    peering._links.activate(link)
+    return True
+
+
+def secretly(peering: Peering, slot: Any) -> None:
+    """Count a neighbour no more, and say nothing to it."""
+    members: Any = peering._links
+    members.neighbours[slot.link].asked = None  # its news are no late answer
+    members._deactivate(slot.link, "room was made for another peer")
+
+
+def still_hoping(views: Views, peer: bytes, link: int, *, outbound: bool) -> None:
+    """Make a neighbour of a passive peer, and keep it as a hope."""
+    hope = views._passive.get(peer)
+    _activate(views, peer, link, outbound=outbound)
+    if hope is not None:
+        views._passive[peer] = hope
+
+
+_activate = Views.activate
+
+
+def any_seq(book: RecordBook, item: Any, now_us: int) -> Any:
+    """Take what has come last for the newest."""
+    known = book._entries.pop(bytes(item[0][:32]), None)
+    record = _learn(book, item, now_us)
+    if record is None and known is not None:
+        book._entries[known.record.peer] = known
+    return record
+
+
+_learn = RecordBook.learn
+
+
+def ended_too(book: RecordBook, peer: bytes, now_us: int) -> Any:
+    """Give out records that have ended."""
+    return book._entries.get(peer)
+
+
+def sign_once(presence: Presence) -> None:
+    """A peer whose record is never made anew."""
+    presence._sign()
 
 
 # the door

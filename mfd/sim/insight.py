@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from mfd.core.circuit import Circuit
 from mfd.core.custody import Walker
 from mfd.core.frames import Class
+from mfd.core.membership import Membership
 from mfd.core.peer import Peer
 from mfd.core.routetable import Distance, Neighbour, Route, State
 
@@ -18,9 +19,11 @@ __all__ = [
     "Sigma",
     "chosen_advert",
     "circuits",
+    "delivered",
     "feasibility",
     "links",
     "listens",
+    "members",
     "neighbour_tables",
     "offers",
     "own_seqno",
@@ -46,6 +49,17 @@ def _inner(peer: Peer) -> Any:
 def links(peer: Peer) -> dict[int, bytes]:
     """Return the links that a peer believes in, with the neighbour's id."""
     return {link: n.up.peer for link, n in _inner(peer)._members.neighbours.items()}
+
+
+def members(peer: Peer) -> Membership:
+    """Return views, records and rumours."""
+    found: Membership = _inner(peer).members
+    return found
+
+
+def delivered(peer: Peer) -> int:
+    """Return how many rumours a peer has taken from others in this life."""
+    return int(_inner(peer)._ctx.counters.get("rumours_heard", 0))
 
 
 def selected(peer: Peer) -> dict[Sigma, Route]:

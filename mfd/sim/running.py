@@ -6,14 +6,19 @@ Rules of this file: no clock but the world's; how long it took in seconds is the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from blake3 import blake3
 
 from mfd.core.config import Config
+from mfd.core.events import Ticked
+from mfd.core.messages import Kind
+from mfd.sim import insight
 from mfd.sim.checks.liveness import Recovery
 from mfd.sim.checks.watch import Watch
 from mfd.sim.scenario import Scenario, Stage, stage
 from mfd.sim.violation import Violation
-from mfd.sim.world import Log
+from mfd.sim.world import Log, World
 
 __all__ = ["Outcome", "run"]
 
@@ -92,7 +97,8 @@ def run(scenario: Scenario, *, checks: bool = True, log: Log | None = None) -> O
 
 def settling(config: Config) -> float:
     """Seconds until a healed network must have routes: silence seen, redialled, asked anew."""
-    dial_s = 5 + 1.25 * config.redial_max_us / 1e6
+    most_us = config.dial_max_us + config.promote_us if config.open_network else 0
+    dial_s = 5 + 1.25 * max(config.redial_max_us, most_us) / 1e6
     starved_s = (7 * config.seqno_retry_us + config.seqno_lazy_us) / 1e6
     return (config.down_us + config.heartbeat_us) / 1e6 + dial_s + starved_s
 
@@ -105,25 +111,42 @@ def _recover(
     honest = [name for name in staged.holders if name not in staged.trouble.liars]
     judge = Recovery(world, watch.custody, core, staged.births, honest)
     judge.auto = scenario.reissue == "auto"
-    settle_s = settling(Config(**dict(scenario.config)))
+    settle_s = settling(replace(Config(**dict(scenario.config)), open_network=scenario.open))
     world.run(seconds=settle_s)
     judge.check_routes()
     if not scenario.faults.names:
         judge.check_nearest()
     judge.mark()
+    said = _say_to_all(world, min(core))
     left = max(scenario.calm - settle_s, 0.0)
     while left > 0 and not judge.settled():
         world.run(seconds=min(SLICE_S, left))
         left -= SLICE_S
     outcome.expected = len(judge.expected())
     judge.check_walkers()
+    if not scenario.faults.names:
+        judge.check_visits()
     outcome.forks = judge.forks()
     world.run(seconds=QUIET_S)
+    judge.check_broadcast(said)
     judge.measure()
     world.run(seconds=QUIET_S)
     outcome.idle_rate = judge.check_control()
     judge.check_routes()
     judge.check_disks()
+
+
+def _say_to_all(world: World, name: str) -> bytes:
+    """Let a peer ask everybody for a walker that nobody knows; return the id of that."""
+    host = world.hosts[name]
+    assert host.peer is not None
+    members, known = insight.members(host.peer), blake3(name.encode()).digest()
+    before = set(members.gossip.held)
+    world.deliver(host, host.life, Ticked())  # what it says is of this instant
+    members.tidings.spread(Kind.RECLAIM, known, known)
+    (ident,) = members.gossip.held.keys() - before
+    world.deliver(host, host.life, Ticked())  # lets it out
+    return ident
 
 
 def _come_home(staged: Stage, seconds: float) -> None:

@@ -32,12 +32,13 @@ __all__ = ["DATA", "SWARM_CONFIG", "Scenario", "Stage", "stage"]
 
 DATA = "data/train"
 SECOND_US = 1_000_000
+CONTACTS = 2  # hosts at which all others join an open network
 LATENCY_US = 2_000  # of an edge that names none
 BYTES_PER_S = 125e6
 LAYER_FLOATS = 64
 NEVER_US = 1 << 60
 HOLDERS_SHARE = 0.3  # where the graph names no holders
-HOLDERS_MAX = 8  # then: as many as every peer has routes to
+HOLDERS_MAX = 24  # then: a lap of more takes longer than most calms
 
 SWARM_CONFIG: dict[str, Any] = {  # shorter than the defaults, so that more happens in a minute
     "lease_us": 8 * SECOND_US,
@@ -48,6 +49,8 @@ SWARM_CONFIG: dict[str, Any] = {  # shorter than the defaults, so that more happ
     "redial_max_us": 4 * SECOND_US,
     "seqno_lazy_us": 8 * SECOND_US,
     "held_query_us": 30 * SECOND_US,
+    "dial_max_us": 8 * SECOND_US,
+    "shuffle_us": 10 * SECOND_US,
 }
 
 
@@ -64,12 +67,13 @@ class Scenario:
     training: float = 0.5  # seconds of a stop
     layers: int = 3
     laps: int = 1
-    holders: int = 0  # where the graph names none: so many; 0: a third, 2 to 8
+    holders: int = 0  # where the graph names none: so many; 0: a third, 2 to 24
     copies: int = 2
     reissue: str = "auto"
     real_signatures: bool = False
     part: bool = False  # only a part of the peers is healed
     planes: bool = False  # objects travel compressed; raw chunks cost the simulator half the time
+    open: bool = False  # peers choose their neighbours; the graph gives names and data alone
     heartbeats: bool = True  # False: abstracted, for large worlds; see wires.py
     config: Mapping[str, Any] = field(default_factory=dict)  # fields of Config that differ
     warm: float = 2.0  # seconds before the trouble
@@ -87,7 +91,7 @@ class Stage:
 
 def stage(scenario: Scenario) -> Stage:
     """Build the world of a scenario; nothing has happened in it yet."""
-    config = Config(**dict(scenario.config))
+    config = replace(Config(**dict(scenario.config)), open_network=scenario.open)
     detect_us = (config.down_us - config.heartbeat_us, config.down_us + config.heartbeat_us)
     if not scenario.heartbeats:
         config = replace(config, heartbeat_us=NEVER_US, down_us=NEVER_US)
@@ -107,13 +111,19 @@ def stage(scenario: Scenario) -> Stage:
             habits = liars[name]
             host.wrap = partial(_wrapped, habits, streams)
     rate = scenario.faults.bandwidth_bps / 8
-    for edge in scenario.topology.edges:
+    for edge in scenario.topology.edges if not scenario.open else ():
         world.wire(
             edge.a,
             edge.b,
             latency_us=edge.latency_us or LATENCY_US,
             bytes_per_s=rate or edge.bandwidth_bps / 8 or BYTES_PER_S,
         )
+    if scenario.open:
+        hosts = list(world.hosts.values())
+        contacts = [world.address(host) for host in hosts[:CONTACTS]]
+        for host in hosts:
+            world.address(host)
+            host.joins += [line for line in contacts if line not in host.addresses]
     trouble = Trouble(world, scenario.faults, streams)
     trouble.liars.update(liars)
     for host in world.hosts.values():

@@ -38,6 +38,7 @@ def swarm(seed: int, *, peers_max: int = PEERS_MAX, faults: Faults | None = None
         reissue="auto" if chance.hit(0.8) else "manual",
         planes=chance.hit(0.2),
         part=chance.hit(1 / 3),
+        open=chance.hit(1 / 4),
         config=SWARM_CONFIG,
     )
     return scenario if faults is None else replace(scenario, faults=faults)

@@ -284,7 +284,9 @@ class Trouble:
         return core
 
     def _connected(self, names: list[str], chance: Chance) -> set[str]:
-        """The largest part of `names` that wires connect."""
+        """The largest part of `names` that wires connect; all where anybody can dial anybody."""
+        if self.world.wires.anywhere:
+            return set(names)
         left, largest = set(names), set[str]()
         while left:
             part = [min(left)]

@@ -158,11 +158,10 @@ class Wires:
         hosts = self.world.hosts[wire.ends[0]], self.world.hosts[wire.ends[1]]
         if hosts[0].peer is None or hosts[1].peer is None or not wire.plugged:
             return
-        old = wire.link
-        if old is not None and any(old.up):
-            if all(old.up):
-                return  # two peers have one link
-            for side in (0, 1):
+        if wire.link is not None and all(wire.link.up):
+            return  # two peers have one link
+        for old in [old for old in self.links.values() if set(old.hosts) == set(hosts)]:
+            for side in (0, 1):  # half open, or over a wire that is no more
                 self._drop(old, side, "another link to the same peer took its place")
         self.made += 1
         link = wire.link = self.links[self.made] = Link(self.made, wire, hosts)

@@ -119,7 +119,7 @@ class World:
         line = f"10.0.{host.index >> 8}.{host.index & 255}:7000"
         if not host.addresses:
             host.addresses = (line,)
-            self.wires.anywhere = True
+            self.wires.anywhere = True  # which says nothing against wires that are laid already
             self.wires.addresses[line] = host.name
             if host.peer is not None:
                 self.happen(host, Addressed(host.addresses))

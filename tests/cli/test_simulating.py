@@ -151,3 +151,15 @@ def test_a_campaign_runs_in_processes(capsys: pytest.CaptureFixture[str]) -> Non
     assert [r["trace"] for r in spread] == [r["trace"] for r in alone]
     code, out, _ = run(capsys, *args)
     assert "4, of which 4 sound" in out
+
+
+def test_peers_of_an_open_network_choose_their_neighbours(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, err = run(capsys, *QUICK, "--open", "--seed", "3")
+    assert (code, err) == (0, "")
+    rows = {line[:18].strip(): line[18:].strip() for line in out.splitlines()}
+    assert rows["network"].startswith("open")
+    links = int(rows["peers"].split("; ")[1].split()[0])
+    assert links > 6  # the ring that names the peers has so many
+    assert rows["walkers"].startswith("1 born, 1 home")

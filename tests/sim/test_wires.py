@@ -158,3 +158,15 @@ def test_abstracted_heartbeats_find_the_same_silence() -> None:
     assert not [e for e in told["a"] if isinstance(e, LinkDown)]
     world.run(seconds=4.2)
     assert [e.reason for n in "ab" for e in told[n] if isinstance(e, LinkDown)] == ["silent"] * 2
+
+
+def test_two_peers_have_one_link_even_where_a_wire_is_no_more() -> None:
+    """A machine that has moved is dialled again before its old link is found to be silent."""
+    world, told = pair()
+    old = link_of(world.hosts["a"], told)
+    world.wires.remove(world.wires.wires[0])
+    world.wire("b", "a", latency_us=10_000, bytes_per_s=1e6)
+    world.run(seconds=1)
+    for name in "ab":
+        ups_and_downs = [e.link for e in told[name] if isinstance(e, LinkUp | LinkDown)]
+        assert ups_and_downs == [old, old, old + 1]

@@ -140,9 +140,6 @@ class CircuitFlow:
         for what, (size, limit) in insight.sizes(host.peer).items():
             if size > limit:
                 raise self._violation("R1", f"{host.name} has {size} {what}; the limit is {limit}")
-        neighbours = insight.links(host.peer)
-        if host.key.public_key in neighbours.values():
-            raise self._violation("S12", f"{host.name} is its own neighbour")
         now_us = host.local_us(self._world.now_us)
         for _, circuit in insight.circuits(host.peer):
             legs = [leg for leg in (circuit.first, circuit.second) if leg is not None]

@@ -1,8 +1,10 @@
 """What must happen once faults have stopped and a connected core is healed.
 
-    L1  every walker that the core keeps goes on, and comes home where its home is in the core
+    L1  every walker that the core keeps goes on, and comes home where its home is in the core;
+        where nothing has ever gone wrong, it has been with every holder, however many there are
     L2  every peer of the core has routes to holders of each name that the core holds, and each
         next hop leads on to the holder
+    L3  what one peer of the core says to everybody reaches all of it
     L5  of several branches of a walker one stays: counted in `forks`, not demanded (today branches
         find each other only where they meet)
     R2  when all is quiet, control costs at most the larger of 2 kB/s and 2 % of each link
@@ -88,6 +90,22 @@ class Recovery:
             where = f"{walker.hex()[:12]} at {name} ({role}, epoch {position[0]}, seq {seq})"
             raise self._violation("L1", f"walker {where}: {self._says(mark)}; {what}")
 
+    def check_visits(self) -> None:
+        """L1, where nothing has ever gone wrong: no holder was left out. Raises: Violation."""
+        ids = {self.world.hosts[n].key.public_key.hex(): n for n in self.holders}
+        stops: dict[str, set[str]] = {}
+        for host in self.world.hosts.values():
+            for _, report in host.reports:
+                if report.kind == "stop":
+                    seen = stops.setdefault(str(report.fields["walker"]), set())
+                    seen.add(str(report.fields["peer"]))
+        for walker in self.done():
+            left = sorted(n for i, n in ids.items() if i not in stops.get(walker.hex(), ()))
+            if left:
+                raise self._violation(
+                    "L1", f"walker {walker.hex()[:12]} came home and was never with {left[0]}"
+                )
+
     def _says(self, mark: Marker) -> str:
         peer = self.world.hosts[mark[0]].peer
         if peer is None:
@@ -110,6 +128,15 @@ class Recovery:
     def forks(self) -> int:
         """Return how many walkers have more than one unfenced owner in the core."""
         return sum(1 for names in self.custody.owners(self.core).values() if len(names) > 1)
+
+    # broadcasts
+
+    def check_broadcast(self, ident: bytes) -> None:
+        """L3. Raises: Violation."""
+        for name in sorted(self.core):
+            peer = self.world.hosts[name].peer
+            if peer is not None and ident not in insight.members(peer).gossip.seen:
+                raise self._violation("L3", f"what was said to everybody did not reach {name}")
 
     # routes
 

@@ -14,6 +14,7 @@ from mfd.core.effects import Effect
 from mfd.core.events import Event
 from mfd.sim.checks.circuits import CircuitFlow
 from mfd.sim.checks.custody import Custody
+from mfd.sim.checks.members import Members
 from mfd.sim.checks.routes import Routing
 from mfd.sim.world import Host, World
 
@@ -34,6 +35,7 @@ class Watch:
         self.custody = Custody(world, liars)
         self.routing = Routing(world, liars)
         self.circuits = CircuitFlow(world, liars)
+        self.members = Members(world, liars)
         self._stride = -(-len(world.hosts) // EVERY_EVENT_HOSTS) if world.hosts else 1
         self.routing.sweeping = self.sampled
         self._looks: dict[int, int] = {}
@@ -59,6 +61,9 @@ class Watch:
         if host.name not in self._liars:
             self.custody.look(host, event, effects)
             self.circuits(host, event, effects)
+            self.members(host, event, effects)
             turn = self._looks[host.index] = self._looks.get(host.index, 0) + 1
             if not turn % LOOK_EVENTS:
                 self.circuits.look(host)
+                self.members.look(host)
+        self.members.sweep()
