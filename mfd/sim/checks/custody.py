@@ -146,7 +146,7 @@ class Custody:
         self._check_copies()
 
     def _count_loss(self, host: Host) -> None:
-        self.read([host])
+        self.read(self._world.hosts.values())
         grants = self._grants()
         for (name, walker), row in self._rows.items():
             if name == host.name and row.role == "done":

@@ -22,6 +22,7 @@ __all__ = ["EVERY_EVENT_HOSTS", "Watch"]
 
 EVERY_EVENT_HOSTS = 60
 SWEEP_EVENTS = 20  # a host
+READ_EVENTS = 8  # disks of all hosts are read once in so many events
 LOOK_EVENTS = 8  # tables and queues of a host are looked at once in so many of its events
 
 
@@ -55,7 +56,9 @@ class Watch:
             if host.index % self._stride:
                 return
         else:
-            self.custody.read(self._world.hosts.values())
+            # between events a disk changes only where its host is switched off
+            every = not self._world.events % READ_EVENTS
+            self.custody.read(self._world.hosts.values() if every else [host])
         self.looked += 1
         self.routing(host, event, effects)
         if host.name not in self._liars:
