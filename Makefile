@@ -11,7 +11,7 @@ JOBS ?= 2
 TARGET ?=
 FUZZ = $(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED) $(if $(TARGET),--target '$(TARGET)')
 
-.PHONY: demo test second check sanitize fmt fuzz fuzz-atheris clean
+.PHONY: demo test second check sanitize soak fmt fuzz fuzz-atheris clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml setup.py constraints.txt $(wildcard mfd/packet/*.c)
@@ -33,6 +33,11 @@ second: spec/node_modules/.ready
 spec/node_modules/.ready: spec/package-lock.json
 	@if command -v npm >/dev/null && npm ci --prefix spec --silent; then touch $@; \
 		else echo "no npm, or it reached no registry: the second decoder's tests will be skipped"; fi
+
+# A long campaign of the simulator: make soak SEEDS=1000 JOBS=2 SEED=1
+SEEDS ?= 1000
+soak: $(READY)
+	$(BIN)/mfd sim --swarm --peers 30 --seed $(SEED) --seeds $(SEEDS) --jobs $(JOBS)
 
 check: $(READY)
 	$(BIN)/ruff check .

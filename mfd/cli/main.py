@@ -201,6 +201,27 @@ def demo(ctx: typer.Context) -> None:
     shown(args=ctx.args, prog_name="mfd demo")
 
 
+@app.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+def sim(ctx: typer.Context) -> None:
+    """Run peers in an invented world with faults, and check that nothing breaks."""
+    from mfd.cli.simulating import simulate
+
+    simulate(ctx.args)
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="Written by mfd sim --trace.")], as_json: Json = False
+) -> None:
+    """Run a trace again and say whether it is the same, or where it parts."""
+    from mfd.cli import traces
+
+    traces.replay(file, as_json=as_json)
+
+
 File = Annotated[Path, typer.Argument(help="Packet file (.mfd).")]
 Graph = Annotated[
     Path, typer.Argument(help="TOML, GraphML, GML, GEXF, node-link JSON, DOT or edge list.")

@@ -1,6 +1,6 @@
-"""A token bucket: so much a second in the mean, so much at once.
+"""A token bucket: so much at once, so much a second in the mean.
 
-Rules of this file: time comes from the caller.
+Rules of this file: time comes from the caller and never runs backwards.
 """
 
 from __future__ import annotations
@@ -9,33 +9,29 @@ from math import ceil
 
 __all__ = ["Bucket"]
 
+SECOND_US = 1_000_000
+
 
 class Bucket:
-    """Tokens that refill with time, up to a burst."""
+    """Tokens of any kind, full at first. It knows one moment: when it will be full again."""
 
-    __slots__ = ("_burst", "_level", "_per_us", "_seen_us")
+    __slots__ = ("_burst_us", "_full_us", "_token_us")
 
-    def __init__(self, per_s: float, burst: float, now_us: int) -> None:
-        self._per_us = per_s / 1e6
-        self._burst = burst
-        self._level = burst
-        self._seen_us = now_us
+    def __init__(self, per_s: float, burst: float) -> None:
+        self._token_us = SECOND_US / per_s
+        self._burst_us = burst * self._token_us
+        self._full_us = 0.0
 
-    def _fill(self, now_us: int) -> None:
-        gained = (now_us - self._seen_us) * self._per_us
-        self._level = min(self._burst, self._level + gained)
-        self._seen_us = now_us
-
-    def take(self, amount: float, now_us: int) -> bool:
-        """Take tokens if they are there."""
-        self._fill(now_us)
-        if self._level < amount:
+    def take(self, now_us: int, amount: float = 1) -> bool:
+        """Take tokens; False, and nothing is taken, where there are not so many."""
+        full_us = max(self._full_us, now_us) + amount * self._token_us
+        if full_us - now_us > self._burst_us:
             return False
-        self._level -= amount
+        self._full_us = full_us
         return True
 
-    def wait_us(self, amount: float, now_us: int) -> int:
-        """How long until `amount` can be taken; 0: now."""
-        self._fill(now_us)
-        lacking = amount - self._level
-        return ceil(lacking / self._per_us) + 1 if lacking > 0 else 0
+    def wait_us(self, now_us: int, amount: float = 1) -> int:
+        """How long until `amount` can be taken; 0: now. No wait is long enough for a burst more."""
+        full_us = max(self._full_us, now_us) + amount * self._token_us
+        lacking_us = full_us - now_us - self._burst_us
+        return ceil(lacking_us) + 1 if lacking_us > 0 else 0

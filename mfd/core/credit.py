@@ -1,4 +1,4 @@
-"""Memory lent to neighbours, how often they may ask, and what their links are measured to bring.
+"""Memory lent to neighbours, and what their links are measured to bring.
 
 Rules of this file: numbers only; it knows neither circuits nor frames. Quotas go by neighbour,
 never by who claims to be behind it.
@@ -7,7 +7,7 @@ Source: spec/transfer.md, sections "Credit" and "Quotas".
 
 from __future__ import annotations
 
-__all__ = ["Bucket", "Meter", "Reserve"]
+__all__ = ["Meter", "Reserve"]
 
 SECOND_US = 1_000_000
 SPAN_US = 20_000  # bytes are counted over at least so long before they make a rate
@@ -47,26 +47,6 @@ class Reserve:
     def held(self) -> int:
         """Bytes set aside now."""
         return sum(self._held.values())
-
-
-class Bucket:
-    """A bucket of tokens: so many a second, so many at once."""
-
-    def __init__(self, per_second: int, burst: int, now_us: int) -> None:
-        self._per_second = per_second
-        self._full = burst * SECOND_US
-        self._tokens = self._full
-        self._then_us = now_us
-
-    def take(self, now_us: int) -> bool:
-        """Take one token; False where there is none."""
-        gained = (now_us - self._then_us) * self._per_second
-        self._tokens = min(self._full, self._tokens + gained)
-        self._then_us = now_us
-        if self._tokens < SECOND_US:
-            return False
-        self._tokens -= SECOND_US
-        return True
 
 
 class Meter:

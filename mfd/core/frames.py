@@ -304,7 +304,7 @@ def _read_via(value: object) -> Via | None:
     if not isinstance(value, list):
         raise PacketError(Fault.FIELD, "via")
     name, holder, seqno, metric = _row(value, 4)
-    return Via(_text(name), _bytes(holder, 32, 32), _whole(seqno, 32), _whole(metric, 32))
+    return Via(_text(name), _bytes(holder, 32, 32), _whole(seqno), _whole(metric, 32))
 
 
 def _read_open(body: list[Any]) -> Open:

@@ -16,6 +16,7 @@ from functools import partial
 
 from blake3 import blake3
 
+from mfd.core.bucket import Bucket
 from mfd.core.context import Context
 from mfd.core.memberframes import (
     IDS_MAX,
@@ -26,7 +27,6 @@ from mfd.core.memberframes import (
     Rumour,
     encode_member,
 )
-from mfd.core.rates import Bucket
 
 __all__ = ["Gossip", "Held", "Judge", "rumour_id"]
 

@@ -90,9 +90,9 @@ class Leases:
         """This peer owns the walker: keep its shadows informed and release the older ones."""
         self._stop(walker)
         lease, newest = self._of(walker), self._newest(walker)
-        if newest is None or newest.source == self._ctx.me:
+        lease.unreleased = tuple(p for p in newest.shadows if p != self._ctx.me) if newest else ()
+        if newest is None or not lease.unreleased:
             return
-        lease.unreleased = tuple(peer for peer in newest.shadows if peer != self._ctx.me)
         # after a restart nobody knows when STORED was sent: lapsed until renewed
         sent_us, walker.stored_us = walker.stored_us, None
         lease.until_us = self._ctx.now_us
@@ -121,6 +121,8 @@ class Leases:
         lease = self._of(walker)
         if walker.role is not Role.OWN or not lease.unreleased or walker.version is None:
             return
+        if self._walkers.broken:
+            return  # it can commit nothing more: let a shadow take over
         newest = self._newest(walker)
         assert newest is not None
         auto = walker.identity.genesis.reissue == "auto"
@@ -268,6 +270,8 @@ class Leases:
         if walker is None or not walker.certificates:
             return
         if walker.role is Role.OWN and message.sender in self._of(walker).unreleased:
+            if message.body[1] != object_digest(walker.certificates[0]):
+                self._courier.send(message.sender, Kind.STALE, walker.id, list(walker.certificates))
             self.renew(walker)
         elif walker.role is Role.DONE and not walker.saving:
             self._courier.send(message.sender, Kind.RELEASE, walker.id, list(walker.certificates))
@@ -287,7 +291,12 @@ class Leases:
         self._reissue(walker, newest, f"{lost.hex()[:12]} has been silent for a lease")
 
     def _reissue(self, walker: Walker, newest: Certificate, reason: str) -> None:
-        """Issue the next epoch to ourselves, durably, and go on."""
+        """Issue the next epoch to ourselves, durably, and go on.
+
+        The shadows farther than we are keep their copies: they would have had their turn after us.
+        """
+        me, rest, was_owner = self._ctx.me, newest.shadows, walker.role is Role.OWN
+        nearest = 0 if was_owner else rest.index(me)  # of an owner's shadows the nearest is silent
         certificate = Certificate(
             walker=walker.id,
             epoch=(newest.epoch[0] + 1, self._ctx.me),
@@ -298,13 +307,12 @@ class Leases:
             manifest=walker.version.digest if walker.version else b"",
             previous=object_digest(walker.certificates[0]),
             stored=b"",
-            shadows=(),
+            shadows=tuple(peer for peer in rest[nearest + 1 :] if peer != me),
             released=(),
             nonce=b"",
             lease_us=self._ctx.config.lease_us,
         )
         record = seal_certificate(certificate, self._ctx.signer)
-        was_owner = walker.role is Role.OWN
         self._stop(walker)
         walker.role = Role.OWN
         walker.high_water = certificate.position
@@ -321,6 +329,7 @@ class Leases:
 
     def _reissued(self, walker: Walker, *, again: bool) -> None:
         self.broadcast(Kind.STALE, walker.id, list(walker.certificates))
+        self.own(walker)
         if not again:
             walker.busy = False
             self.reissuer.owned(walker)

@@ -10,7 +10,7 @@ Source: spec/membership.md, section "Frames".
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import msgpack
@@ -217,11 +217,13 @@ _CAPS: dict[type[Any], tuple[int, int]] = {  # type byte, most bytes of the body
     Sync: (47, _IDS_BYTES + BUCKETS // 8 + 8),
 }
 _LIMITS = dict(_CAPS.values())
+_NAMES = {kind: [field.name for field in fields(kind)] for kind in _CAPS}
 
 
 def encode_member(frame: MemberFrame) -> bytes:
     """One whole frame."""
-    return bytes((_CAPS[type(frame)][0],)) + bytes(msgpack.packb(astuple(frame)))
+    values = [getattr(frame, name) for name in _NAMES[type(frame)]]
+    return bytes((_CAPS[type(frame)][0],)) + bytes(msgpack.packb(values))
 
 
 def decode_member(kind: int, body: Buffer) -> MemberFrame:
@@ -235,15 +237,15 @@ def decode_member(kind: int, body: Buffer) -> MemberFrame:
     if len(memoryview(body)) > limit:
         raise PacketError(Fault.LIMIT, f"frame type {kind} of {len(memoryview(body))} bytes")
     try:
-        fields = msgpack.unpackb(body, strict_map_key=True)
+        row = msgpack.unpackb(body, strict_map_key=True)
     except (ValueError, msgpack.UnpackException, RecursionError) as exc:
         raise PacketError(Fault.MSGPACK, f"frame type {kind}") from exc
-    if not isinstance(fields, list):
+    if not isinstance(row, list):
         raise PacketError(Fault.FIELD, f"frame type {kind} is not a list")
     make, checks = _READERS[kind]
-    if len(fields) != len(checks):
-        raise PacketError(Fault.FIELD, f"{len(fields)} fields instead of {len(checks)}")
-    frame: MemberFrame = make(*(check(v) for check, v in zip(checks, fields, strict=True)))
+    if len(row) != len(checks):
+        raise PacketError(Fault.FIELD, f"{len(row)} fields instead of {len(checks)}")
+    frame: MemberFrame = make(*(check(v) for check, v in zip(checks, row, strict=True)))
     return frame
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from mfd.core.antientropy import AntiEntropy
+from mfd.core.bucket import Bucket
 from mfd.core.context import Context
 from mfd.core.dials import Dials, Kept, Purpose
 from mfd.core.effects import Close
@@ -42,7 +43,6 @@ from mfd.core.memberframes import (
 )
 from mfd.core.peering import Neighbour, Peering
 from mfd.core.presence import Presence
-from mfd.core.rates import Bucket
 from mfd.core.recordbook import RecordBook
 from mfd.core.records import is_address
 from mfd.core.reunion import Reunion

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from mfd.core.bucket import Bucket
 from mfd.core.context import Context
 from mfd.core.dials import Dialled, Dials, Purpose, backoff_us
 from mfd.core.events import LinkUp
@@ -29,7 +30,6 @@ from mfd.core.memberframes import (
     ShuffleReply,
     encode_member,
 )
-from mfd.core.rates import Bucket
 from mfd.core.recordbook import RecordBook
 from mfd.core.records import Item, PeerRecord, dial_line
 from mfd.core.views import Active, Views, pick

@@ -130,6 +130,8 @@ class Reception:
         """Say why a rightful OFFER does not suit this peer, or None."""
         if position <= walker.high_water:
             return STALE, "a newer certificate is known here"
+        if self._walkers.broken:
+            return UNFIT, "the disk of this peer has failed"
         if walker.held is not None and position < walker.held.position:
             return BUSY, "a later position is held here and may be granted"
         if not self.traveller.may_hold(walker):

@@ -315,23 +315,25 @@ class RouteTable:
         """
         found: tuple[list[Want], ...] = ([], [], [])  # by DETOUR, LOST, STARVING
         for cls in Class:
+            better = [
+                (best, Want(metric, holder, cls, link), advert)
+                for holder, state in self.names.get(name, {}).items()
+                for best in (state.best[cls],)
+                for metric, link, advert in self.reachable(state, cls)
+                if (best is None or metric < best.metric) and not self.feasible(state, cls, advert)
+            ]
+            if not better:
+                continue  # as nearly always: ranking costs more than looking
             ranks = [self.order(route) for route in self.ranked(name, cls)]
             worst = ranks[: self.config.sources_per_name][-1:]
             full = len(ranks) >= self.config.sources_per_name
-            for holder, state in self.names.get(name, {}).items():
-                best = state.best[cls]
-                for metric, link, advert in self.reachable(state, cls):
-                    if best is not None and metric >= best.metric:
-                        continue
-                    if self.feasible(state, cls, advert):
-                        continue
-                    want = Want(metric, holder, cls, link)
-                    if not ranks:
-                        found[STARVING].append(want)
-                    elif not full:
-                        found[DETOUR if best else LOST].append(want)
-                    elif self.order(_onward(metric, link, advert)) <= worst[0]:
-                        found[DETOUR].append(want)
+            for best, want, advert in better:
+                if not ranks:
+                    found[STARVING].append(want)
+                elif not full:
+                    found[DETOUR if best else LOST].append(want)
+                elif self.order(_onward(want.metric, want.link, advert)) <= worst[0]:
+                    found[DETOUR].append(want)
         worst_need = max((need for need in (STARVING, LOST) if found[need]), default=DETOUR)
         return worst_need, sorted(found[worst_need])
 

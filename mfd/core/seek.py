@@ -110,17 +110,17 @@ class Seeker:
         self._ids: dict[bytes, _Search] = {}
         self._found: dict[tuple[str, bytes], _Held] = {}
         rings = len(ctx.config.seek_rings)
-        self._pace = Bucket(1_000_000 / ctx.config.seek_every_us, rings, ctx.now_us)
+        self._pace = Bucket(1_000_000 / ctx.config.seek_every_us, rings)
 
     # links
 
     def link_up(self, link: int, peer: bytes, cost: int) -> None:
         """A neighbour is there. Its cost tells at least how fast the link is."""
-        config, now_us = self._ctx.config, self._ctx.now_us
+        config = self._ctx.config
         bytes_per_s = THIN_BYTES / (max(1, cost) * 1e-5)
         allowed = max(config.seek_floor_bytes_per_s, config.seek_share * bytes_per_s)
-        into = Bucket(FRAMES_PER_S, 2 * FRAMES_PER_S, now_us)
-        self._links[link] = _Link(peer, max(1, cost), Bucket(allowed, 2 * allowed, now_us), into)
+        into = Bucket(FRAMES_PER_S, 2 * FRAMES_PER_S)
+        self._links[link] = _Link(peer, max(1, cost), Bucket(allowed, 2 * allowed), into)
 
     def link_down(self, link: int) -> None:
         """A neighbour is gone, and what was found through it."""
@@ -132,7 +132,7 @@ class Seeker:
     def _send(self, link: int, frame: Frame) -> bool:
         """Send within the share of the link; what is over it is dropped, and asked for again."""
         raw = encode_frame(frame)
-        if not self._links[link].out.take(len(raw) + 4, self._ctx.now_us):
+        if not self._links[link].out.take(self._ctx.now_us, len(raw) + 4):
             self._ctx.count("seek_over_share")
             return False
         self._ctx.send(link, raw)
@@ -189,11 +189,11 @@ class Seeker:
 
     def _ring(self, search: _Search) -> None:
         """Send the next ring as soon as the pace of this peer allows."""
-        wait_us = self._pace.wait_us(1, self._ctx.now_us)
+        wait_us = self._pace.wait_us(self._ctx.now_us)
         if wait_us:
             search.timer = self._ctx.after(wait_us, partial(self._ring, search))
             return
-        self._pace.take(1, self._ctx.now_us)
+        self._pace.take(self._ctx.now_us)
         config = self._ctx.config
         ttl = config.seek_rings[search.ring]
         search.ring += 1
@@ -240,7 +240,7 @@ class Seeker:
                 self._ctx.count("seek_malformed")
                 return
         now_us = self._ctx.now_us
-        if not self._links[link].into.take(1, now_us):
+        if not self._links[link].into.take(now_us):
             self._ctx.count("seek_too_many")
             return
         if seek in self._passes:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from functools import partial
 
+from mfd.core.bucket import Bucket
 from mfd.core.circuit import Accept, Circuit, Leg, Listener, NextHop, Refusal, Trails
 from mfd.core.context import Context
-from mfd.core.credit import Bucket
 from mfd.core.flow import Flow
 from mfd.core.frames import (
     Class,
@@ -74,7 +74,7 @@ class Circuits(Flow):
         """A neighbour is there; `paced` and `private` as in `LinkUp`."""
         config = self._ctx.config
         self._flow_over(link, paced=paced)
-        self._opens[link] = Bucket(config.opens_per_s, config.opens_burst, self._ctx.now_us)
+        self._opens[link] = Bucket(config.opens_per_s, config.opens_burst)
         if private:
             self._private.add(link)
         self._links[link] = {}

@@ -35,6 +35,11 @@ class Walkers:
         return iter(list(self._walkers.values()))
 
     @property
+    def broken(self) -> str:
+        """Why the disk takes nothing more; empty: it does."""
+        return self._broken
+
+    @property
     def objects(self) -> Mapping[bytes, int]:
         """Digest -> raw bytes of everything on this disk."""
         return self._objects

@@ -19,10 +19,14 @@ __all__ = ["Disk"]
 class Disk:
     """Objects and ledger of one simulated peer."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: Encoding = Encoding.PLANES) -> None:
+        self.encoding = encoding  # of chunks for the wire
         self.boot = 0
         self.records: dict[str, bytes] = {}
         self.objects: dict[bytes, bytes] = {}  # synced
+        self.changes = 0  # of rows and synced objects, for whoever watches
+        self.rotten: set[bytes] = set()  # objects whose bytes have decayed
+        self.remembered: tuple[tuple[bytes, tuple[str, ...]], ...] = ()  # good peers
         self._growing: dict[bytes, bytearray] = {}
         self._fresh: dict[bytes, bytes] = {}  # complete, not synced
         self._syncing: deque[Store] = deque()  # asked for, not yet durable
@@ -40,7 +44,9 @@ class Disk:
         self._fresh[layer.digest] = layer.tobytes()
 
     def read(self, digest: bytes) -> bytes:
-        """Return a whole object. Raises: KeyError."""
+        """Return a whole object. Raises: KeyError where it is missing or damaged."""
+        if digest in self.rotten:
+            raise KeyError(digest)  # it is checked on reading, as on a real disk
         return self.objects[digest] if digest in self.objects else self._fresh[digest]
 
     def keep(self, keep: Keep) -> Fault | None:
@@ -73,7 +79,13 @@ class Disk:
         if self._syncing:
             self._apply(self._syncing.popleft())
 
+    def refuse(self) -> None:
+        """Let the oldest Store effect come to nothing."""
+        if self._syncing:
+            self._syncing.popleft()
+
     def _apply(self, store: Store) -> None:
+        self.changes += 1
         for digest in store.objects:
             if digest in self.objects:
                 self._growing.pop(digest, None)
@@ -84,6 +96,7 @@ class Disk:
                 data = self._fresh.pop(digest)
                 assert chunk_root(len(data), _digests(data)) == digest, "an object is incomplete"
                 self.objects[digest] = data
+                self.rotten.discard(digest)
             assert digest in self.objects, f"object {digest.hex()[:12]} was never written"
         self.records.update(store.put)
         for key in store.delete:
@@ -100,7 +113,7 @@ class Disk:
         data = self.read(digest)
         raw = memoryview(data)[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
         item = item_bytes_at(data, number)
-        return encode_chunk(raw, item_bytes=item, encoding=Encoding.PLANES)
+        return encode_chunk(raw, item_bytes=item, encoding=self.encoding)
 
     def discard(self, digest: bytes) -> None:
         """Forget a growing object."""

@@ -1,8 +1,8 @@
-"""Memory lent by neighbour, tokens, and links measured from bytes alone."""
+"""Memory lent by neighbour, and links measured from bytes alone."""
 
 from __future__ import annotations
 
-from mfd.core.credit import Bucket, Meter, Reserve
+from mfd.core.credit import Meter, Reserve
 
 MB = 1_000_000
 
@@ -18,16 +18,6 @@ def test_one_neighbour_has_a_quarter_and_all_together_the_whole() -> None:
     assert reserve.held == 54
     assert reserve.take(5, 10)
     assert not reserve.take(2, 1)
-
-
-def test_tokens_come_back_with_time() -> None:
-    """Rules: T-19"""
-    bucket = Bucket(10, 32, now_us=0)
-    assert [bucket.take(0) for _ in range(33)] == [True] * 32 + [False]
-    assert not bucket.take(99_999)
-    assert bucket.take(100_000)
-    assert not bucket.take(100_000)
-    assert [bucket.take(3_600 * MB) for _ in range(33)] == [True] * 32 + [False]
 
 
 def test_a_rate_is_of_the_time_in_which_bytes_flow() -> None:

@@ -28,6 +28,7 @@ from mfd.core.frames import (
     encode_data,
     encode_frame,
 )
+from mfd.core.sources import SEQNO_MAX
 from mfd.packet.errors import Fault, PacketError
 
 KEY = bytes(range(32))
@@ -41,6 +42,7 @@ FRAMES = [
     Found([bytes(16), [b"8 bytes."], [[b"record", 30, 1]], True]),
     Open(1, KEY, None, (), bytes(16), 1, Class.THIN, b""),
     Open(3, KEY, Via("digits", KEY, 9, 2_000), (b"8 bytes.",), bytes(16), 63, Class.BULK, b"h"),
+    Open(5, KEY, Via("d", KEY, SEQNO_MAX, (1 << 32) - 1), (), bytes(16), 1, Class.THIN, b""),
     Opened(1, b"answer", 3, 2_500, 10_000_000),
     Credit(1, 4_096),
     End(1),

@@ -126,7 +126,7 @@ def replay(world: World, heard: list[tuple[str, Message]], raws: dict[bytes, byt
 
 def test_a_replay_of_everything_changes_nothing() -> None:
     """Rules: C-14, C-30, C-32, C-34"""
-    world = world_of([("a", "b"), ("b", "c"), ("c", "a")], "abc")
+    world = world_of([("a", "b"), ("b", "c"), ("c", "a")], "abc", sealed=False)
     world.observers.append(Custody(world))
     raws: dict[bytes, bytes] = {}
     collect(world, raws)
@@ -250,3 +250,36 @@ def test_a_peer_that_holds_nothing_takes_no_custody() -> None:
         "this peer takes no custody of this walker"
     ]
     assert not b.disk.objects
+
+
+@pytest.mark.parametrize("owner", [True, False])
+def test_a_peer_whose_disk_has_failed_takes_no_custody_until_it_is_restarted(owner: bool) -> None:
+    """Its disk fails under an owner, whose shadow takes over, or under a peer that had let go.
+
+    Rules: C-18
+    """
+    config = Config(lease_us=4_000_000, failed_holder_us=2_000_000)
+    world = world_of([("a", "b"), ("b", "c"), ("c", "a")], "abc", config=config)
+    inject(world, "a", walker_for(world, "a", layers=2, floats=50, min_holders=3, laps=3))
+    b, others = world.hosts["b"], [world.hosts[name] for name in "ac"]
+    last = "b" if owner else "c"
+
+    def trains(name: str) -> bool:
+        walkers = world.hosts[name].peer.status().walkers
+        return any(w.activity.startswith("training") and w.hop > 1 for w in walkers)
+
+    assert world.run(until=lambda: bool(reports(b, "handed")) or trains(last), seconds=60)
+    assert world.run(until=lambda: trains(last), seconds=60)
+    b.disk_full = True
+    assert world.run(until=lambda: bool(reports(b, "disk")), seconds=60)
+    b.disk_full = False
+
+    def refused() -> bool:
+        reasons = [r["reason"] for host in others for r in reports(host, "refused")]
+        return "the disk of this peer has failed" in reasons
+
+    assert world.run(until=refused, seconds=60)
+    assert bool([r for host in others for r in reports(host, "reissued")]) is owner
+    world.kill(b)
+    world.start(b)
+    assert world.run(until=arrived(world.hosts["a"]), seconds=120)

@@ -64,6 +64,29 @@ def test_a_dead_owner_is_replaced_after_a_lease() -> None:
     assert world.hosts["a"].peer.status().walkers[0].epoch == 1
 
 
+def test_the_last_shadow_replaces_who_has_replaced_the_owner() -> None:
+    """The first shadow re-issues and dies before it hands over: the second one knows its turn.
+
+    Rules: C-22
+    """
+    world = started(copies=3, laps=4)
+    shadows = lambda: [h for h in world.hosts.values() if role(h) == "shadow"]  # noqa: E731
+    lone = lambda: len(shadows()) == 2 and owner(world, but="") is not None  # noqa: E731
+    assert world.run(until=lambda: bool(reports(world.hosts["a"], "handed")), seconds=60)
+    world.run(seconds=1)
+    assert world.run(until=lone, seconds=120)
+    world.kill(owner(world, but=""))
+    reissued = lambda: [h for h in world.hosts.values() if reports(h, "reissued")]  # noqa: E731
+    assert world.run(until=lambda: bool(reissued()), seconds=60)
+    world.run(seconds=1)  # it tells the other shadow, and has not handed over
+    (first,) = reissued()
+    (last,) = shadows()
+    assert role(first) == "own"
+    world.kill(first)
+    assert world.run(until=lambda: role(last) == "own", seconds=60)
+    assert [r["epoch"] for r in reports(last, "reissued")] == [2]
+
+
 @pytest.mark.parametrize("policy", ["manual", "never"])
 def test_without_auto_nobody_re_issues(policy: str) -> None:
     """Rules: C-22"""

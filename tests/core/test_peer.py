@@ -25,7 +25,8 @@ EDGES = [("a", "b"), ("b", "c"), ("c", "a"), ("b", "d")]
 
 def recorded(mode: str) -> tuple[list[bytes], dict[Kind, Message]]:
     """Frames and custody messages of a quiet journey."""
-    world = world_of(EDGES, "abcd", verifier="d", config=Config(lease_us=3_000_000))
+    config = Config(lease_us=3_000_000)
+    world = world_of(EDGES, "abcd", verifier="d", config=config, sealed=False)
     frames: list[bytes] = []
     messages: dict[Kind, Message] = {}
     streams: dict[tuple[str, int, bytes], Splitter] = {}
@@ -61,7 +62,7 @@ class Alone:
     """One peer whose only neighbour is us."""
 
     def __init__(self, *, custodian: bool = True) -> None:
-        self.world = World(3, Config(custodian=custodian))
+        self.world = World(3, Config(custodian=custodian), sealed=False)
         self.host = self.world.add("b")
         self.host.hold("data/train", 10)
         self.world.run(seconds=0.1)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
 
 from mfd.core.config import Config
-from mfd.core.effects import Dial, Effect
-from mfd.core.events import Addressed, DialFailed, Joined
+from mfd.core.events import Addressed
 from mfd.sim.standin import StandIn
 from mfd.sim.world import Host, World
 from tests.sim.worlds import arrived, inject, reports, walker_for, world_of
@@ -15,56 +13,14 @@ from tests.sim.worlds import arrived, inject, reports, walker_for, world_of
 LEASE_US = 6_000_000
 
 
-class DiallingWorld(World):
-    """Hosts that can all dial each other: a dial lays a wire."""
-
-    def address(self, host: Host) -> str:
-        return f"10.0.0.{list(self.hosts).index(host.name) + 1}:7000"
-
-    def enter(self, name: str, contact: Host | None = None) -> Host:
-        host = self.add(name, learner=StandIn())
-        self.happen(host, Addressed((self.address(host),)))
-        host.hold("data/train", 100)
-        if contact is not None:
-            self.happen(host, Joined(self.address(contact)))
-        return host
-
-    def _perform(self, host: Host, effect: Effect) -> None:
-        if not isinstance(effect, Dial):
-            super()._perform(host, effect)
-            return
-        self.at(self.now_us + 1_000, partial(self._dial, host, host.life, effect.address))
-
-    def _dial(self, host: Host, life: int, line: str) -> None:
-        address = line.removeprefix("mfd://").partition("/")[0]
-        other = next((h for h in self.hosts.values() if self.address(h) == address), None)
-        if host.life != life or host.peer is None:
-            return
-        if other is None or other.peer is None or other is host:
-            self.happen(host, DialFailed(line, "nobody listens there"))
-            return
-        wire = next((w for w in self._wires if set(w.ends) == {host.name, other.name}), None)
-        if wire is not None and wire.links:
-            self.happen(host, DialFailed(line, "a link to this peer stands"))
-            return
-        if wire is not None:
-            self._wires.remove(wire)
-        # the simulator names the far host as the address dialled; the peer asked for a line
-        self._lines[host.name, other.name] = line
-        self.link(host.name, other.name)
-
-    def _deliver(self, host: Host, life: int, event) -> None:
-        from dataclasses import replace
-
-        from mfd.core.events import LinkUp
-
-        if isinstance(event, LinkUp) and event.outbound:
-            event = replace(event, address=self._lines.get((host.name, event.address), ""))
-        super()._deliver(host, life, event)
-
-    def __init__(self, seed: int, config: Config | None = None) -> None:
-        super().__init__(seed, config)
-        self._lines: dict[tuple[str, str], str] = {}
+def enter(world: World, name: str, contact: Host | None = None) -> Host:
+    """A host with data that others can dial; it joins at another one."""
+    host = world.add(name, learner=StandIn())
+    world.address(host)
+    host.hold("data/train", 100)
+    if contact is not None:
+        world.join(host, world.address(contact))
+    return host
 
 
 def neighbours(host: Host) -> set[bytes]:
@@ -75,11 +31,11 @@ def neighbours(host: Host) -> set[bytes]:
 def test_a_walker_travels_a_network_that_made_itself() -> None:
     """Rules: M-10, M-17"""
     config = Config(open_network=True, lease_us=LEASE_US, sources_per_name=16)
-    world = DiallingWorld(3, config)
-    home = world.enter("home")
+    world = World(3, config)
+    home = enter(world, "home")
     world.run(seconds=0.1)
     for number in range(8):
-        world.enter(f"h{number}", home)
+        enter(world, f"h{number}", home)
     world.run(seconds=15)
     assert all(len(neighbours(host)) >= 4 for host in world.hosts.values())
     assert all(len(neighbours(host)) <= 8 for host in world.hosts.values())
@@ -92,11 +48,11 @@ def test_a_walker_travels_a_network_that_made_itself() -> None:
 def test_a_third_dies_and_the_walker_still_comes_home() -> None:
     """Rules: M-17, M-19"""
     config = Config(open_network=True, lease_us=LEASE_US, offer_us=2_000_000, sources_per_name=16)
-    world = DiallingWorld(5, config)
-    home = world.enter("home")
+    world = World(5, config)
+    home = enter(world, "home")
     world.run(seconds=0.1)
     for number in range(8):
-        world.enter(f"h{number}", home)
+        enter(world, f"h{number}", home)
     world.run(seconds=10)
     inject(world, "home", walker_for(world, "home", layers=3, floats=50, laps=1, min_holders=9))
     world.run(seconds=4)
@@ -110,7 +66,6 @@ def test_a_third_dies_and_the_walker_still_comes_home() -> None:
     assert all(len(neighbours(host)) >= 4 for host in living)
     for host in dead:
         world.start(host)
-        world.happen(host, Addressed((world.address(host),)))
     world.run(seconds=70)
     assert all(len(neighbours(host)) >= 2 for host in world.hosts.values())  # dialled again
     assert world.run(until=arrived(home), seconds=200)

@@ -24,8 +24,9 @@ def world_of(
     seed: int = 1,
     config: Config | None = None,
     verifier: str = "",
+    sealed: bool = True,
 ) -> World:
-    world = World(seed, config)
+    world = World(seed, config, sealed=sealed)
     edges = list(edges)
     holders = set(holders)
     for name in sorted({name for edge in edges for name in edge}):

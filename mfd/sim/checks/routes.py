@@ -1,0 +1,309 @@
+"""Routing, as next hops and UPDATE frames show it.
+
+    S8   for each source and class the next hops of all peers form no circle, at any instant
+    S9   nothing infeasible is selected, no feasibility distance lies above what was advertised, and
+         only the holder raises its seqno
+    S13  a record is not passed on once it has expired
+    R4   routing says no more than what has changed warrants: a storm or a livelock is neither
+
+A next hop counts where the link to it stands at both ends: nothing travels over any other.
+Circles through a liar are the liar's.
+
+Rules of this package: see its __init__. Source: spec/routing.md; RFC 8966 section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mfd.core.effects import Effect, Send
+from mfd.core.events import Event, Held, LinkDown, LinkUp, Received, Restored, Unheld
+from mfd.core.frames import Class, SeqnoRequest, Update, decode_frame
+from mfd.core.routetable import Distance, Route, is_nearer
+from mfd.core.sources import Record, open_record
+from mfd.packet.errors import PacketError
+from mfd.sim import insight
+from mfd.sim.insight import Sigma
+from mfd.sim.violation import Violation
+from mfd.sim.world import Host, World
+
+__all__ = ["Routing"]
+
+UPDATE_TYPE, REQUEST_TYPE = 4, 5
+UPDATE_HEAD = bytes([UPDATE_TYPE])
+CHURN = 8  # entries to a neighbour that one change of a selected route warrants
+CHURN_SLACK = 100
+REQUEST_HOPS = 64
+
+
+@dataclass(slots=True)
+class _View:
+    """One host's routes, as last seen, in its present life."""
+
+    life: int
+    routes: dict[Sigma, Route] = field(default_factory=dict)
+    told: dict[Sigma, Distance] = field(default_factory=dict)  # nearest ever advertised
+    heard: dict[tuple[str, bytes, int], int] = field(default_factory=dict)  # record -> first, us
+    newest: dict[tuple[str, bytes], int] = field(default_factory=dict)  # seqno
+    asked: dict[tuple[str, int], list[int]] = field(default_factory=dict)  # though reachable
+    entries: int = 0  # said to neighbours
+    warranted: int = 0
+
+
+class Routing:
+    """Watches the routes of all honest peers."""
+
+    def __init__(self, world: World, liars: set[str]) -> None:
+        self._world = world
+        self._liars = liars
+        self._views: dict[bytes, _View] = {}
+        self._hosts: dict[bytes, Host] = {}
+        self._seqnos: dict[tuple[str, bytes], int] = {}  # highest that a holder has signed
+        self._records: dict[bytes, Record | None] = {}
+        self.changes = 0  # of selected routes, at all peers
+        self.entries = 0
+        self.sweeping = False  # circles are looked for by `sweep` alone
+
+    # each event
+
+    def __call__(self, host: Host, event: Event, effects: Sequence[Effect]) -> None:
+        """Check one host after one event. Raises: Violation."""
+        view = self._view(host)
+        heard = type(event) is Received and event.frame[:1] == UPDATE_HEAD
+        if heard and host.name not in self._liars:
+            self._hear(host, view, event.frame)  # type: ignore[union-attr]
+        if isinstance(event, LinkUp):
+            view.warranted += 2 * (1 + len(view.routes))
+        if heard or isinstance(event, LinkUp | LinkDown | Restored | Held | Unheld):
+            self.compare(host)
+        if host.name in self._liars:
+            return
+        for effect in effects:
+            if type(effect) is Send and len(effect.frame) == 1:
+                kind = effect.frame[0][0]
+                if kind in (UPDATE_TYPE, REQUEST_TYPE):
+                    self._said(host, view, effect.frame[0])
+        if view.entries > view.warranted + CHURN_SLACK:
+            raise self._violation(
+                "R4", f"{host.name} has told {view.entries} changes; {view.warranted} are warranted"
+            )
+
+    def _view(self, host: Host) -> _View:
+        me = host.key.public_key
+        view = self._views.get(me)
+        if view is None or view.life != host.life:
+            view = self._views[me] = _View(host.life)
+            self._hosts[me] = host
+        return view
+
+    # next hops
+
+    def compare(self, host: Host) -> None:
+        """See which next hops of a host have changed; none may close a circle."""
+        if host.peer is None:
+            return
+        view, before = self._view(host), self._view(host).routes
+        view.routes = now = insight.selected(host.peer)
+        self._own(host, now)
+        changed = [s for s, route in now.items() if before.get(s) is not route]
+        # a newer seqno over the same way is no change: whoever asks for one has to have a reason
+        moved = sum(1 for s in changed if _way(before.get(s)) != _way(now[s]))
+        moved += sum(1 for s in before if s not in now)
+        self.changes += moved
+        view.warranted += CHURN * moved * max(1, len(insight.links(host.peer)))
+        if host.name in self._liars:
+            return
+        for sigma in changed:
+            if now[sigma].link is not None:
+                self._check_feasible(host, view, sigma, now[sigma])
+                if not self.sweeping:
+                    self._check_circle(host, sigma)
+
+    def sweep(self) -> None:
+        """Look for circles in the next hops of this instant. Raises: Violation."""
+        for host in self._world.hosts.values():
+            self.compare(host)
+        for host in self._world.hosts.values():
+            view = self._views.get(host.key.public_key)
+            if host.peer is not None and view is not None and host.name not in self._liars:
+                for sigma in view.routes:
+                    self._check_circle(host, sigma)
+
+    def _own(self, host: Host, routes: dict[Sigma, Route]) -> None:
+        for sigma, route in routes.items():
+            if route.link is None:
+                key = (sigma.name, sigma.holder)
+                self._seqnos[key] = max(self._seqnos.get(key, 0), route.record.seqno)
+
+    def _check_feasible(self, host: Host, view: _View, sigma: Sigma, route: Route) -> None:
+        told = view.told.get(sigma)
+        assert route.link is not None
+        assert host.peer is not None
+        advert = insight.chosen_advert(host.peer, sigma, route.link)
+        if told is None or advert is None:
+            return
+        first_us = view.heard.get((sigma.name, sigma.holder, told[0]))
+        bound_us = 2 * min(route.record.valid_us, host.config.record_valid_us)
+        if first_us is not None and host.local_us(self._world.now_us) >= first_us + bound_us:
+            return  # what was said then binds nobody any more
+        if not is_nearer((advert.record.seqno, advert.metric), told):
+            raise self._violation(
+                "S9",
+                f"{host.name} selects {_where(sigma)} at {(advert.record.seqno, advert.metric)}, "
+                f"which is not nearer than {told}, told before",
+            )
+
+    def _check_circle(self, host: Host, sigma: Sigma) -> None:
+        seen = [host]
+        while True:
+            here = seen[-1]
+            view = self._views.get(here.key.public_key)
+            if here.peer is None or view is None or view.life != here.life:
+                return
+            route = view.routes.get(sigma)
+            if route is None or route.link is None:
+                return
+            link = self._world.wires.links.get(route.link)
+            if link is None or not all(link.up) or here.name in self._liars:
+                return
+            onward = link.hosts[1 - link.side(here)]
+            if onward is host:
+                circle = " -> ".join(each.name for each in (*seen, host))
+                raise self._violation("S8", f"next hops to {_where(sigma)} run {circle}")
+            if onward in seen:
+                return  # a circle further on, which was found when it closed, or is a liar's
+            seen.append(onward)
+
+    # frames
+
+    def _record(self, sealed: bytes) -> Record | None:
+        if sealed not in self._records:
+            try:
+                verify = self._world.signatures.verify
+                record = open_record(sealed, self._world.config.network, verify)
+            except PacketError:
+                record = None
+            self._records[sealed] = record
+        return self._records[sealed]
+
+    def _hear(self, host: Host, view: _View, frame: Any) -> None:
+        try:
+            update = decode_frame(frame)
+        except PacketError:
+            return
+        if not isinstance(update, Update) or type(update.body) is not list:
+            return
+        for entry in update.body:
+            if type(entry) is list and len(entry) == 4 and type(entry[0]) is bytes:
+                record = self._record(entry[0])
+                if record is not None:
+                    source = (record.name, record.holder)
+                    if record.seqno > view.newest.get(source, -1):
+                        view.newest[source] = record.seqno
+                        now_us = host.local_us(self._world.now_us)
+                        view.heard.setdefault((*source, record.seqno), now_us)
+
+    def _said(self, host: Host, view: _View, frame: Any) -> None:
+        message = decode_frame(frame)
+        if isinstance(message, SeqnoRequest):
+            view.entries += 1
+            self.entries += 1
+            self._check_request(host, view, message.body)
+            return
+        assert isinstance(message, Update)
+        assert host.peer is not None
+        for entry in message.body:
+            view.entries += 1
+            self.entries += 1
+            if len(entry) == 4:
+                self._check_told(host, view, entry)
+
+    def _check_request(self, host: Host, view: _View, body: list[Any]) -> None:
+        """A name that can be reached is asked about at the lazy pace."""
+        name, _, _, cls, hops = body
+        if hops != REQUEST_HOPS or host.peer is None:
+            return  # passed on for somebody else
+        if not any(s.name == name and s.cls == cls for s in insight.selected(host.peer)):
+            return  # it starves
+        now_us = host.local_us(self._world.now_us)
+        since_us = now_us - host.config.seqno_lazy_us * 9 // 10
+        asked = [us for us in view.asked.get((name, cls), ()) if us > since_us]
+        view.asked[name, cls] = [*asked, now_us]
+        if len(asked) >= 2 * host.config.sources_per_name:
+            raise self._violation(
+                "R4", f"{host.name} asks {len(asked) + 1} times about {name}, which it can reach"
+            )
+
+    def _check_told(self, host: Host, view: _View, entry: list[Any]) -> None:
+        sealed, *metrics, _ = entry
+        record = self._record(sealed)
+        if record is None:
+            raise self._violation("S9", f"{host.name} passes on a record that is not signed")
+        source = (record.name, record.holder)
+        if record.holder == host.key.public_key:
+            self._seqnos[source] = max(self._seqnos.get(source, 0), record.seqno)
+        highest = self._seqnos.get(source)
+        if highest is None or record.seqno > highest:
+            highest = self._ask_holder(source)
+        honest = record.holder not in self._liar_ids()
+        if honest and (highest is None or record.seqno > highest):
+            raise self._violation(
+                "S9",
+                f"{host.name} passes on seqno {record.seqno} of {record.name}; "
+                f"its holder's is {highest}",
+            )
+        self._check_age(host, view, record)
+        for cls in Class:
+            metric = metrics[cls]
+            if metric is None:
+                continue
+            sigma = Sigma(record.name, record.holder, cls)
+            said, told = (record.seqno, metric), view.told.get(sigma)
+            if told is None or is_nearer(said, told):
+                told = view.told[sigma] = said
+            assert host.peer is not None
+            limit = insight.feasibility(host.peer, sigma)
+            if limit is None or is_nearer(told, limit):
+                raise self._violation(
+                    "S9",
+                    f"{host.name} told {told} of {_where(sigma)} and its feasibility distance is "
+                    f"{limit}",
+                )
+
+    def _ask_holder(self, source: tuple[str, bytes]) -> int | None:
+        """The holder's own word, where its events are not watched."""
+        name, holder = source
+        host = next((h for h in self._world.hosts.values() if h.key.public_key == holder), None)
+        own = None if host is None or host.peer is None else insight.own_seqno(host.peer, name)
+        if own is not None:
+            self._seqnos[source] = max(self._seqnos.get(source, 0), own)
+        return self._seqnos.get(source)
+
+    def _liar_ids(self) -> set[bytes]:
+        return {self._world.hosts[name].key.public_key for name in self._liars}
+
+    def _check_age(self, host: Host, view: _View, record: Record) -> None:
+        first_us = view.heard.get((record.name, record.holder, record.seqno))
+        if first_us is None or record.holder == host.key.public_key:
+            return
+        valid_us = min(record.valid_us, host.config.record_valid_us)
+        age_us = host.local_us(self._world.now_us) - first_us
+        if age_us > valid_us + valid_us // 16:  # expiry is looked for 32 times in a validity
+            raise self._violation(
+                "S13",
+                f"{host.name} passes on a record of {record.name} {age_us / 1e6:.0f} s old, "
+                f"valid for {valid_us / 1e6:.0f} s",
+            )
+
+    def _violation(self, name: str, text: str) -> Violation:
+        return Violation(f"{name}: {text}, at {self._world.now_us / 1e6:.6f} s")
+
+
+def _way(route: Route | None) -> tuple[int | None, int] | None:
+    return None if route is None else (route.link, route.metric)
+
+
+def _where(sigma: Sigma) -> str:
+    return f"{sigma.name[:40]} at {sigma.holder[:4].hex()} ({Class(sigma.cls).name.lower()})"

@@ -1,0 +1,72 @@
+"""All checkers of a world at once: after every event up to 60 hosts, sampled above.
+
+Above 60 hosts what one host says is checked at every n-th host, so that about 60 are; circles in
+next hops are looked for once in so many events as 20 a host.
+
+Rules of this package: see its __init__.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mfd.core.effects import Effect
+from mfd.core.events import Event
+from mfd.sim.checks.circuits import CircuitFlow
+from mfd.sim.checks.custody import Custody
+from mfd.sim.checks.members import Members
+from mfd.sim.checks.routes import Routing
+from mfd.sim.world import Host, World
+
+__all__ = ["EVERY_EVENT_HOSTS", "Watch"]
+
+EVERY_EVENT_HOSTS = 60
+SWEEP_EVENTS = 20  # a host
+READ_EVENTS = 8  # disks of all hosts are read once in so many events
+LOOK_EVENTS = 8  # tables and queues of a host are looked at once in so many of its events
+
+
+class Watch:
+    """Watches a world; use as `world.observers.append(Watch(world, liars))`."""
+
+    def __init__(self, world: World, liars: set[str] | None = None) -> None:
+        liars = set() if liars is None else liars
+        self._world = world
+        self._liars = liars
+        self.custody = Custody(world, liars)
+        self.routing = Routing(world, liars)
+        self.circuits = CircuitFlow(world, liars)
+        self.members = Members(world, liars)
+        self._stride = -(-len(world.hosts) // EVERY_EVENT_HOSTS) if world.hosts else 1
+        self.routing.sweeping = self.sampled
+        self._looks: dict[int, int] = {}
+        self.looked = 0  # events checked
+
+    @property
+    def sampled(self) -> bool:
+        """Whether only some hosts are checked after every event."""
+        return self._stride > 1
+
+    def __call__(self, host: Host, event: Event, effects: Sequence[Effect]) -> None:
+        """Check everything after one event. Raises: Violation."""
+        if self._stride > 1:
+            self.custody.read([host])
+            if not self._world.events % (SWEEP_EVENTS * len(self._world.hosts)):
+                self.routing.sweep()
+            if host.index % self._stride:
+                return
+        else:
+            # between events a disk changes only where its host is switched off
+            every = not self._world.events % READ_EVENTS
+            self.custody.read(self._world.hosts.values() if every else [host])
+        self.looked += 1
+        self.routing(host, event, effects)
+        if host.name not in self._liars:
+            self.custody.look(host, event, effects)
+            self.circuits(host, event, effects)
+            self.members(host, event, effects)
+            turn = self._looks[host.index] = self._looks.get(host.index, 0) + 1
+            if not turn % LOOK_EVENTS:
+                self.circuits.look(host)
+                self.members.look(host)
+        self.members.sweep()
