@@ -485,6 +485,7 @@ def facts() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="measure the packet codec beside others")
     parser.add_argument("--quick", action="store_true", help="smaller models, fewer runs")
+    parser.add_argument("--runs", type=int, help="of each; default 5, quick 3")
     parser.add_argument("--peak", choices=MEMORY, help=argparse.SUPPRESS)
     parser.add_argument("--model", default="gpt2 bf16", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -492,7 +493,7 @@ def main() -> None:
     if args.peak:
         peak(args.peak, args.model)
         return
-    runs, cut = (3, 16 * MB) if args.quick else (5, 128 * MB)
+    runs, cut = (args.runs or 3, 16 * MB) if args.quick else (args.runs or 5, 128 * MB)
     facts()
     large = ["resnet18 fp32"] if args.quick else ["gpt2 fp32", "gpt2 bf16", "resnet18 fp32"]
     for name in large:

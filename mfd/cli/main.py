@@ -240,11 +240,18 @@ Base = Annotated[Path | None, typer.Option(help="Packet file upon whose layers a
 
 
 @packet_app.command("verify")
-def packet_verify(file: File, base: Base = None, as_json: Json = False) -> None:
-    """Check signature and content, chunk by chunk; exit code 1 if anything is wrong."""
+def packet_verify(
+    file: File,
+    base: Base = None,
+    signed: Annotated[
+        bool, typer.Option("--signed", help="Refuse a packet that nobody signed.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check content chunk by chunk, and the signature; exit code 1 if anything is wrong."""
     from mfd.cli import damage
 
-    damage.verify_file(file, base=base, as_json=as_json)
+    damage.verify_file(file, base=base, signed_only=signed, as_json=as_json)
 
 
 @packet_app.command("convert")

@@ -15,10 +15,10 @@ from mfd.cli.view import data_size, print_json, print_table
 from mfd.packet.choosing import Choice, choose_all
 from mfd.packet.chunks import Encoding
 from mfd.packet.errors import Fault, PacketError
-from mfd.packet.packet import Chosen, Head, Packet, decode, read_head
+from mfd.packet.packet import PREAMBLE, Chosen, Head, Packet, decode, read_head
 from mfd.packet.stream import encode_stream
 
-__all__ = ["ENCODINGS", "check", "convert", "inspect", "map_file", "open_packet"]
+__all__ = ["ENCODINGS", "check", "convert", "inspect", "map_file", "open_base", "open_packet"]
 
 ENCODINGS = tuple(encoding.name.lower() for encoding in Encoding)
 SPEED = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)bit/s", re.IGNORECASE)
@@ -36,6 +36,15 @@ def map_file(path: Path) -> memoryview:
         raise CommandError(f"{path} is not a packet: it is empty") from exc
 
 
+def open_base(path: Path | None) -> Packet | None:
+    """Open and check the packet upon which another builds. Raises: CommandError."""
+    if path is None:
+        return None
+    base = open_packet(path)
+    check(path, base)
+    return base
+
+
 def open_packet(path: Path, held: Packet | None = None) -> Packet:
     """Map a packet file; nothing is checked but the form. Raises: CommandError."""
     view = map_file(path)
@@ -43,9 +52,17 @@ def open_packet(path: Path, held: Packet | None = None) -> Packet:
         return decode(view, held=held)
     except PacketError as exc:
         if exc.fault is Fault.BASE:
+            if held is not None:
+                raise CommandError(
+                    f"{path} builds upon layers that the base does not hold: {exc.where}"
+                ) from exc
             raise CommandError(
-                f"{path} builds upon layers of another packet: name that one with --base FILE, or "
-                "make it stand alone first with mfd packet convert --base FILE"
+                f"{path} builds upon layers of another packet: mfd packet convert {path} OUT.mfd "
+                "--base THAT.mfd makes it stand alone"
+            ) from exc
+        if exc.fault is Fault.TRUNCATED and len(view) > PREAMBLE.size:
+            raise CommandError(
+                f"{path} is cut short ({exc}): mfd packet verify tells what can be used"
             ) from exc
         raise CommandError(f"{path} is not a packet: {exc}") from exc
 
@@ -79,7 +96,10 @@ def inspect(path: Path, *, as_json: bool) -> None:
         print_json({**facts, "missing_bytes": -odd, "layers": layers})
         return
     for name, value in facts.items():
-        print(f"{name:<9} {value}")
+        shown = (
+            ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        )
+        print(f"{name:<9} {'-' if shown in ('', []) else shown}")
     print()
     rows = (
         (
@@ -150,8 +170,9 @@ def convert(
     has one layer, "model", and is not signed. `base` is a packet that the reader of `out` holds,
     or upon which `source` builds. Raises: CommandError.
     """
-    _check_options(out, encoding, link)
-    held = None if base is None else open_packet(base)
+    _check_options(out, encoding, link, base)
+    held = open_base(base)
+    size_before = source.stat().st_size if source.exists() else 0
     chosen: Chosen = Encoding.PLANES
     choices: dict[str, Choice] = {}
     match source.suffix, out.suffix:
@@ -175,7 +196,8 @@ def convert(
         "out": str(out),
         "layers": len(packet.manifest.layers),
         "encoding": (encoding or "planes") if out.suffix == ".mfd" else None,
-        "bytes_before": source.stat().st_size,
+        "used": _used(out) if out.suffix == ".mfd" else None,
+        "bytes_before": size_before,
         "bytes_after": out.stat().st_size,
     }
     if as_json:
@@ -188,15 +210,26 @@ def convert(
     for name, choice in choices.items():
         print(f"{name}: {choice.why}")
     sizes = [data_size(facts[key]) for key in ("bytes_before", "bytes_after")]
-    print(f"{out}: {facts['layers']} layers, {sizes[1]}; {source} has {sizes[0]}")
+    kinds = f" as {', '.join(facts['used'])}" if facts["used"] else ""
+    print(f"{out}: {facts['layers']} layers, {sizes[1]}{kinds}; {source} had {sizes[0]}")
 
 
-def _check_options(out: Path, encoding: str | None, link: str | None) -> None:
+def _used(path: Path) -> list[str]:
+    """What the objects of a packet went as: a form that does not fit gives way to another."""
+    entries = read_head(map_file(path), None).envelope.index
+    return sorted({_encoding_name(entry.encoding) for entry in entries})
+
+
+def _check_options(out: Path, encoding: str | None, link: str | None, base: Path | None) -> None:
     known = ("auto", *ENCODINGS)
     if encoding is not None and encoding not in known:
         raise Misuse(f"encoding {encoding!r} is not known: {nearest(encoding, known)}")
     if encoding is not None and out.suffix != ".mfd":
         raise Misuse("--encoding is for .mfd files: safetensors has none")
+    if base is not None and base.exists() and out.exists() and out.samefile(base):
+        raise Misuse(f"{out} is the base that it would build upon: write to another file")
+    if base is None and encoding in ("delta", "sign", "sparse"):
+        raise Misuse(f"--encoding {encoding} builds upon another packet: name it with --base FILE")
     if (encoding == "auto") != (link is not None):
         raise Misuse("--encoding auto and --link go together: say how fast the link is")
     if link is not None:

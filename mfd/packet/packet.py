@@ -131,7 +131,13 @@ class Packet:
         so that models larger than memory can be sent (see `encode_stream`).
         Raises: TypeError or ValueError for what cannot travel.
         """
-        nested = tensors and all(isinstance(v, Mapping) or _loads(v) for v in tensors.values())
+        if not isinstance(tensors, Mapping):
+            kind = type(tensors).__name__
+            raise TypeError(f"a packet is made of a map of names to arrays, not of a {kind}")
+        layered = [isinstance(value, Mapping) or _loads(value) for value in tensors.values()]
+        if any(layered) and not all(layered):
+            raise TypeError("either all values are arrays, or all are layers: maps of arrays")
+        nested = any(layered)
         layers = dict(tensors) if nested else {"model": tensors}
         packed = {
             name: pack_lazily(layer) if _loads(layer) else pack_layer(layer)
@@ -206,6 +212,8 @@ Held = Packet | Mapping[bytes, Buffer]  # objects that a reader has already, by 
 
 def encoding_of(digest: bytes, chosen: Chosen) -> Encoding:
     """Return the encoding chosen for an object; PLANES where nothing was."""
+    if not isinstance(chosen, Mapping | Encoding):
+        raise TypeError(f"{chosen!r} is no encoding: give Encoding.PLANES or another, or a map")
     found = chosen if isinstance(chosen, Encoding) else chosen.get(digest, Encoding.PLANES)
     return found if isinstance(found, Encoding) else found.encoding
 
@@ -217,6 +225,8 @@ def bases_of(packet: Packet, base: Packet | None) -> dict[bytes, Base]:
     """
     if base is None:
         return {}
+    if not isinstance(base, Packet):
+        raise TypeError(f"a base is a Packet, not {type(base).__name__}: decode it first")
     before = {ref.name: ref.digest for ref in base.manifest.layers if ref.digest in base.objects}
     return {
         ref.digest: Base(before[ref.name], base.object(before[ref.name]))

@@ -100,7 +100,17 @@ def test_inspect_and_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert code == 1
     assert err.count("\n") == 1
     path.write_bytes(b"".join(encode(Packet.from_tensors(layers()))))
-    assert "is not signed" in run(capsys, "verify", path)[2]
+    assert run(capsys, "verify", path)[:2] == (
+        0,
+        f"{path}: sound; all chunks of 3 objects are good; not signed: who made it is open\n",
+    )
+    code, _, err = run(capsys, "verify", path, "--signed")
+    assert (code, "is not signed" in err) == (1, True)
+    forged = bytearray(body)
+    forged[body.index(b"stem")] ^= 1  # a layer's name, which the signature covers
+    path.write_bytes(forged)
+    code, _, err = run(capsys, "verify", path)
+    assert (code, "a signature does not verify" in err) == (1, True)
 
 
 def test_a_packet_is_encoded_anew_and_stays_signed(
@@ -429,10 +439,26 @@ def test_a_packet_may_build_upon_another(
     assert "the base object of a delta is not at hand" in err
     code, _, err = run(capsys, "convert", small, back)
     assert code == 1
-    assert "name that one with --base FILE" in err
+    assert f"mfd packet convert {small} OUT.mfd --base THAT.mfd makes it stand alone" in err
     run_json(capsys, "convert", small, back, "--base", old)
     assert back.read_bytes() == body
     assert run_json(capsys, "diff", old, small)["travel_bytes"] > 0
+    for wrong, code, said in (
+        (("verify", small, "--base", new), 1, "the base given does not hold object"),
+        (("convert", small, back, "--base", new), 1, "layers that the base does not hold"),
+        (("convert", new, old, "--encoding", "delta", "--base", old), 2, "is the base that it"),
+        (("convert", new, back, "--encoding", "delta"), 2, "name it with --base FILE"),
+    ):
+        found, _, err = run(capsys, *wrong)
+        assert (found, said in err) == (code, True), err
+    assert old.read_bytes() == write(tmp_path / "again.mfd", layers())
+    damaged = bytearray(old.read_bytes())
+    damaged[-5000] ^= 1
+    old.write_bytes(damaged)
+    for words in (("convert", new, small, "--encoding", "delta"), ("verify", small)):
+        found, _, err = run(capsys, *words, "--base", old)
+        assert (found, f"{old} is not sound" in err) == (1, True), err
+    assert run_json(capsys, "convert", new, back, "--encoding", "int4")["used"] == ["planes"]
 
 
 def test_an_encoding_is_chosen_for_a_link(
