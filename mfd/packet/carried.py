@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from struct import Struct
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from mfd.packet.chunks import NEEDS_BASE, Encoding, decode_chunk, encode_chunk
 from mfd.packet.envelope import IndexEntry
 from mfd.packet.errors import Fault, PacketError
 from mfd.packet.layout import Layout
-from mfd.packet.limits import ALIGN_BYTES, CHUNK_BYTES, DIGEST_BYTES
+from mfd.packet.limits import ALIGN_BYTES, CHUNK_BYTES
 from mfd.packet.objects import Buffer, LayerObject, LazyLayer, chunk_digest, chunk_root
 
 __all__ = [
@@ -45,7 +46,9 @@ __all__ = [
     "table_bytes",
 ]
 
-ROW_BYTES = DIGEST_BYTES + 8
+ROW = Struct("<32sB3sI")  # digest, encoding, zero, body bytes
+ROW_BYTES = ROW.size
+KNOWN = frozenset(Encoding)
 Mapped = Callable[..., Iterable[Any]]  # `map`, or that of an executor: order is kept
 
 
@@ -61,8 +64,7 @@ class Base:
         return memoryview(self.raw).cast("B")[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One row of a chunk table."""
 
     digest: bytes  # of the raw chunk
@@ -254,7 +256,7 @@ def chunks_of(parts: Iterable[Buffer]) -> Iterator[Buffer]:
 def check_entry(entry: IndexEntry, held: Callable[[bytes], Buffer | None]) -> Base | None:
     """Return the base of an entry. Raises: PacketError where it cannot be read here."""
     where = f"object {entry.digest.hex()[:16]}"
-    if entry.encoding not in set(Encoding) or entry.base == entry.digest:
+    if entry.encoding not in KNOWN or entry.base == entry.digest:
         raise PacketError(Fault.ENCODING, f"{where}: number {entry.encoding}")
     if entry.base is None:
         if entry.encoding in NEEDS_BASE:
@@ -278,19 +280,18 @@ def chunk_rows(entry: IndexEntry, table: memoryview) -> list[Row]:
     """
     where = f"object {entry.digest.hex()[:16]}"
     check_zero(table, ROW_BYTES * entry.chunk_count, where)
-    known = (Encoding.RAW,) if entry.encoding == Encoding.RAW else tuple(Encoding)
+    known = {0} if entry.encoding == Encoding.RAW else KNOWN
     rows: list[Row] = []
     for index in range(entry.chunk_count):
-        row = table[ROW_BYTES * index : ROW_BYTES * (index + 1)]
-        encoding, size = row[DIGEST_BYTES], int.from_bytes(row[-4:], "little")
-        if row[DIGEST_BYTES + 1 : DIGEST_BYTES + 4] != bytes(3):
+        digest, encoding, zero, size = ROW.unpack_from(table, ROW_BYTES * index)
+        if zero != b"\0\0\0":
             raise PacketError(Fault.PADDING, f"{where}: chunk table")
         if encoding not in known:
             raise PacketError(Fault.ENCODING, f"{where}: number {encoding} in the chunk table")
         most = raw_size(entry.raw_bytes, index)
         if size > most or (encoding == Encoding.RAW and size != most):
             raise PacketError(Fault.ENCODING, f"{where}: body of {size} bytes in the chunk table")
-        rows.append(Row(bytes(row[:DIGEST_BYTES]), encoding, size))
+        rows.append(Row(digest, encoding, size))
     if chunk_root(entry.raw_bytes, (row.digest for row in rows)) != entry.digest:
         raise PacketError(Fault.DIGEST, f"{where}: chunk table")
     return rows
@@ -328,5 +329,5 @@ def _padded(size: int) -> int:
 def check_zero(region: memoryview, start: int, where: str) -> None:
     """Refuse padding from `start` on that is not zero."""
     pad = -start % ALIGN_BYTES
-    if region[start : start + pad] != bytes(pad):
+    if pad and region[start : start + pad] != bytes(pad):
         raise PacketError(Fault.PADDING, where)

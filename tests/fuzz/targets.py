@@ -262,7 +262,7 @@ def _inspect(paths: list[Path]) -> None:
 
 def _verify(paths: list[Path]) -> None:
     base = paths[1] if len(paths) > 1 else None
-    damage.verify_file(paths[0], base=base, as_json=True)
+    damage.verify_file(paths[0], base=base, signed_only=False, as_json=True)
 
 
 def _convert(paths: list[Path]) -> None:
