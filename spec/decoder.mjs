@@ -461,6 +461,17 @@ function learn(value, name) {
   return value;
 }
 
+function onlyTrue(value, name) {
+  need(value === true, "FIELD", `${name} is not true`);
+  return value;
+}
+
+function body(value, name) {
+  const [low, high] = row(int(0, 255), int(1, 256))(value, name);
+  need(low < high, "FIELD", `${name} is no range of layers`);
+  return [low, high];
+}
+
 const PLAN = [
   [0, "recipe", recipe],
   [2, "names", listOf(1, 64, NAME)],
@@ -469,19 +480,26 @@ const PLAN = [
   [8, "task", text(1, 64)],
   [10, "verify", listOf(0, 64, NAME)],
   [12, "laps", int(1, 10000)],
-  [14, "order", oneOf("lap", "stop")],
-  [16, "layers_per_stop", int(1, 256)],
+  [14, "order", oneOf("lap", "stop", "sweep", "boustrophedon")],
+  [16, "layers_per_stop", int(0, 256)],
   [18, "head", boolean],
   [20, "full_laps", int(0, 10000)],
   [22, "min_holders", int(1, 65535)],
   [24, "seed", int(0, INT63)],
   [26, "learn", learn],
+  [31, "first", onlyTrue],
+  [33, "body", body],
 ];
 
 /** The fields of a plan (section 6), from the body of its record. */
 export function decodePlan(bytes) {
   need(bytes.length <= PLAN_LIMIT, "LIMIT", "the plan is above 64 KiB");
   const plan = readHeader(asBuffer(bytes), "plan", PLAN);
+  need(
+    plan.layers_per_stop > 0n || plan.order !== "boustrophedon",
+    "FIELD",
+    "no layers per stop, there and back",
+  );
   needDistinct(plan.names, "the names of the plan");
   needDistinct(plan.verify, "the names to verify on");
   return plan;

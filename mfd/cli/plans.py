@@ -104,6 +104,18 @@ def join_plan(*tables: Table) -> Table:
     return joined
 
 
+def _layers(body: object) -> tuple[int, int] | None:
+    """Read [2, 5] of a plan file or 2:5 of a flag. Raises: Misuse."""
+    match body.split(":") if isinstance(body, str) else body:
+        case None:
+            return None
+        case [int() as low, int() as high]:
+            return low, high
+        case [str() as low, str() as high] if low.isdecimal() and high.isdecimal():
+            return int(low), int(high)
+    raise Misuse(f"the plan's body is a range of layers, [2, 5] or 2:5, not {body!r}")
+
+
 def make_plan(table: Mapping[str, Any], home: bytes) -> Plan:
     """Make the plan that is to be signed. Raises: Misuse."""
     for key, lacking in (("recipe", "a recipe"), ("names", "data names (--names)")):
@@ -117,6 +129,7 @@ def make_plan(table: Mapping[str, Any], home: bytes) -> Plan:
     if mode not in MODES:
         raise Misuse(f"there is no mode {mode!r}; {nearest(str(mode), MODES)}")
     values: dict[str, Any] = {key: tuple(v) if key in LISTS else v for key, v in table.items()}
+    values["body"] = _layers(table.get("body"))
     choose = values.pop(CHOOSE, "nearest")
     if choose not in POLICIES:
         raise Misuse(f"there is no choice {choose!r}; {nearest(str(choose), POLICIES)}")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from mfd.core.blocks import Work, lies_within
 from mfd.core.choice import Choice
 from mfd.core.context import Context
 from mfd.core.custody import Role, Version, Walker
@@ -19,7 +20,7 @@ from mfd.core.handover import Handover
 from mfd.core.lease import Leases
 from mfd.core.notices import Notices
 from mfd.core.parking import Parking
-from mfd.core.tasks import relayer, round_told, seed_of, stop_told
+from mfd.core.tasks import relayer, round_told, seed_of, shown, stop_told, training_task
 from mfd.core.walk import (
     Arrive,
     Measure,
@@ -114,8 +115,8 @@ class Journey:
         if not isinstance(step, SkipLap | Move | Wait):
             self._parking.goes_on(walker)
         match step:
-            case Train(ranges=ranges, journey=journey):
-                self._train(walker, version, ranges, journey)
+            case Train(work=work, journey=journey):
+                self._train(walker, version, work, journey)
             case Move(targets=targets, why=why):
                 self._move(walker, targets, why)
             case Measure(targets=targets):
@@ -150,27 +151,19 @@ class Journey:
         self,
         walker: Walker,
         version: Version,
-        ranges: tuple[Range, ...],
+        work: Work,
         journey: tuple[float, float],
     ) -> None:
         names = self._choice.data(walker)
         assert names, "decide() trains only where data is held"
         name = names[version.manifest.progress.lap % len(names)]
         walker.busy = True
-        shown = "+".join(f"{low}:{high}" for low, high in ranges)
-        walker.activity = f"training layers {shown} on {name}"
-        task = LearnTask(
-            kind="train",
-            plan=encode_plan(walker.plan),
-            layers=version.manifest.layers,
-            name=name,
-            trained=ranges,
-            journey=journey,
-            seed=seed_of(walker.plan.seed, version.manifest.seq, self._ctx.me),
-        )
+        walker.activity = f"training layers {shown(work.ranges)} on {name}"
+        seed = seed_of(walker.plan.seed, version.manifest.seq, self._ctx.me)
+        task = training_task(walker.plan, version.manifest, name, work, (journey, seed))
         self._ctx.learn(
             task,
-            partial(self._trained, walker, version, ranges),
+            partial(self._trained, walker, version, work.ranges),
             partial(self._not_trained, walker, version),
         )
 
@@ -200,6 +193,10 @@ class Journey:
     ) -> None:
         if walker.version is not version or walker.role is not Role.OWN:
             return  # fenced meanwhile
+        trained = result.trained or ranges
+        if not lies_within(trained, ranges):
+            self._not_trained(walker, version, "the learner trained layers that it was not given")
+            return
         before = version.manifest
         progress = after_stop(
             walker.plan,
@@ -208,16 +205,17 @@ class Journey:
             steps=int(result.claims.get("steps", 0)),
             holders=self._choice.holders(walker),
             layers=len(before.layers),
+            trained=trained,
         )
         manifest = replace(
             relayer(before, result),
             parents=(version.digest,),
-            trained=ranges,
+            trained=trained,
             progress=progress,
             claims=dict(result.claims),
         )
         place = (before.progress.lap + 1, walker.plan.laps)
-        fields = stop_told(place, ranges, walker.arrived_bytes, result.claims)
+        fields = stop_told(place, trained, walker.arrived_bytes, result.claims)
         digests = tuple(ref.digest for ref in result.layers)
         self._commit(walker, version, manifest, digests, partial(self._stopped, walker, fields))
 

@@ -12,11 +12,13 @@ from itertools import pairwise
 from math import isfinite
 from typing import Any
 
+from mfd.core.blocks import Work
 from mfd.core.custody import Version
 from mfd.packet.errors import Fault, PacketError
 from mfd.packet.limits import CLAIM_NAME_BYTES_MAX, CLAIMS_MAX, RANGES_MAX
 from mfd.packet.manifest import Manifest
-from mfd.packet.task import LearnResult, Range
+from mfd.packet.plan import Plan, encode_plan
+from mfd.packet.task import LearnResult, LearnTask, Range
 
 __all__ = [
     "Task",
@@ -25,7 +27,9 @@ __all__ = [
     "relayer",
     "round_told",
     "seed_of",
+    "shown",
     "stop_told",
+    "training_task",
     "why_no_child",
 ]
 
@@ -45,14 +49,37 @@ def seed_of(seed: int, seq: int, peer: bytes) -> int:
     return (seed * 1_000_003 + seq * 8_191 + int.from_bytes(peer[:4], "little")) % (1 << 31)
 
 
+def shown(ranges: Sequence[Range]) -> str:
+    """Layer ranges as people read them."""
+    return "+".join(f"{low}:{high}" for low, high in ranges)
+
+
+def training_task(
+    plan: Plan, manifest: Manifest, name: str, work: Work, when: tuple[tuple[float, float], int]
+) -> LearnTask:
+    """Return the task of a stop on data `name`; `when` is the part of the journey, and the seed."""
+    journey, seed = when
+    return LearnTask(
+        kind="train",
+        plan=encode_plan(plan),
+        layers=manifest.layers,
+        name=name,
+        trained=work.ranges,
+        body=work.body,
+        block=work.block,
+        sweep=work.sweep,
+        journey=journey,
+        seed=seed,
+    )
+
+
 def stop_told(
     place: tuple[int, int], ranges: Sequence[Range], came_bytes: int, claims: Mapping[str, float]
 ) -> dict[str, str | int | float]:
     """What is told of a stop in lap `place[0]` of `place[1]`."""
     lap, laps = place
     numbers = {k: v for k, v in claims.items() if isinstance(v, int | float)}
-    layers = "+".join(f"{low}:{high}" for low, high in ranges)
-    return {**numbers, "lap": lap, "laps": laps, "layers": layers, "came_bytes": came_bytes}
+    return {**numbers, "lap": lap, "laps": laps, "layers": shown(ranges), "came_bytes": came_bytes}
 
 
 def round_told(

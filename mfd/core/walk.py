@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from mfd.core.blocks import Work, cursor_of, why_no_blocks, work_of
 from mfd.packet.limits import VISITED_MAX
 from mfd.packet.manifest import Manifest, Progress
 from mfd.packet.plan import Plan
@@ -47,8 +48,13 @@ class Known(Protocol):
 class Train:
     """Learn here."""
 
-    ranges: tuple[Range, ...]
+    work: Work
     journey: tuple[float, float]
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """The layers that may change."""
+        return self.work.ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,8 @@ def decide(
     `measured` says that this version has been measured; `shunned` are holders that failed lately.
     """
     progress = manifest.progress
+    if why := why_no_blocks(plan, len(manifest.layers)):
+        return Wait(why)
     reachable = tuple(s.holder for s in holders if s.holder not in shunned)
     boundary = progress.stops > 0 and not progress.visited and manifest.trainer == me
     if boundary and plan.verify and not measured and verifiers:
@@ -147,26 +155,14 @@ def _stop(
     # The last peer of a lap is not the first of the next one: it would see its own data twice.
     others = tuple(h for h in unvisited if h != me)
     if me in unvisited and not (boundary and others):
-        layers = len(manifest.layers)
-        return Train(ranges_of(plan, progress, layers), _journey(plan, progress, len(unvisited)))
+        work = work_of(plan, progress, len(manifest.layers), manifest.trained)
+        return Train(work, _journey(plan, progress, len(unvisited)))
     return Move(others, f"nearest of {len(others)} unvisited in lap {progress.lap + 1}")
 
 
 def ranges_of(plan: Plan, progress: Progress, layers: int) -> tuple[Range, ...]:
-    """Return the layers that learn at this stop, in ascending order."""
-    if plan.mode != "snake" or progress.lap < plan.full_laps:
-        return ((0, layers),)
-    body = layers - 1 if plan.head and layers > 1 else layers
-    per_stop = min(plan.layers_per_stop, body)
-    blocks = -(-body // per_stop)
-    turn = progress.stops if plan.order == "stop" else progress.lap - plan.full_laps
-    low = (turn % blocks) * per_stop
-    high = min(low + per_stop, body)
-    if body == layers:
-        return ((low, high),)
-    if high == body:
-        return ((low, layers),)
-    return ((low, high), (body, layers))
+    """Return the layers that may learn at this stop, in ascending order."""
+    return work_of(plan, progress, layers).ranges
 
 
 def _journey(plan: Plan, progress: Progress, unvisited: int) -> tuple[float, float]:
@@ -185,10 +181,12 @@ def after_stop(
     steps: int | None,
     holders: Sequence[Known],
     layers: int,
+    trained: Sequence[Range] = (),
 ) -> Progress:
     """Return the progress to be signed after training here: the next lap where none is left.
 
-    `steps` is None where the learner failed: the visit counts, a stop it was not.
+    `steps` is None where the learner failed: the visit counts, a stop it was not. `trained` are
+    the layers that learned.
     """
     visited = (*progress.visited, me[:MARK_BYTES])
     left = [s for s in holders if s.holder[:MARK_BYTES] not in visited]
@@ -199,7 +197,9 @@ def after_stop(
     if steps is not None:
         done = replace(done, stops=progress.stops + 1, step=progress.step + steps)
     goes_on = (left or missed) and not full
-    return _at_cursor(plan, done if goes_on else _next_lap(done), layers)
+    done = done if goes_on else _next_lap(done)
+    cursor = cursor_of(plan, done, layers, came=progress, trained=trained)
+    return replace(done, cursor=cursor)
 
 
 def after_round(plan: Plan, progress: Progress, *, clients: int, steps: int) -> Progress:
@@ -215,7 +215,3 @@ def _next_lap(progress: Progress) -> Progress:
         holders=len(progress.visited) or progress.holders,
         visited=(),
     )
-
-
-def _at_cursor(plan: Plan, progress: Progress, layers: int) -> Progress:
-    return replace(progress, cursor=ranges_of(plan, progress, layers)[0][0])

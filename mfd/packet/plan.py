@@ -12,7 +12,7 @@ from math import isfinite
 from typing import Any
 
 from mfd.packet.errors import Fault, PacketError
-from mfd.packet.fields import INT_MAX, Fields, as_text, pack_header
+from mfd.packet.fields import INT_MAX, Fields, as_text, as_uint, pack_header
 from mfd.packet.limits import (
     LAPS_MAX,
     LAYERS_MAX,
@@ -28,7 +28,7 @@ __all__ = ["MODES", "ORDERS", "PLAN_DOMAIN", "Plan", "decode_plan", "encode_plan
 
 PLAN_DOMAIN = "mfd.plan.v1"
 MODES = ("snake", "walk", "fedavg")
-ORDERS = ("lap", "stop")
+ORDERS = ("lap", "stop", "sweep", "boustrophedon")
 TASK_BYTES_MAX = 64
 HOLDERS_MAX = (1 << 16) - 1
 
@@ -46,13 +46,15 @@ class Plan:
     task: str = "classification"
     verify: tuple[str, ...] = ()  # data names whose holders measure the model after each lap
     laps: int = 6
-    order: str = "lap"  # lap: one block for a whole lap; stop: a new block at every stop
-    layers_per_stop: int = 3
+    order: str = "lap"  # of the blocks: by laps, by stops, all at each stop, or there and back
+    layers_per_stop: int = 3  # of a block; 0: as many as the memory of each peer allows
     head: bool = True  # the last layer trains at every stop too
     full_laps: int = 1  # the first laps train every layer
     min_holders: int = 1  # wait at home until so many holders are known
     seed: int = 0
     learn: Mapping[str, Scalar] = field(default_factory=dict)  # epochs, batch, lr, distill, ...
+    first: bool = False  # the first layer trains at every stop too
+    body: tuple[int, int] | None = None  # layers low..high-1 are cut into blocks; None: all
     extra: Mapping[int, Any] = field(default_factory=dict)  # unknown odd fields, copied through
 
 
@@ -74,6 +76,9 @@ FIELD_NAMES = {
 }
 
 
+FIRST_KEY, BODY_KEY = 31, 33  # left out where they have their defaults
+
+
 def encode_plan(plan: Plan) -> bytes:
     """Return the canonical bytes, of which `seal(PLAN_DOMAIN, ...)` makes a signed record.
 
@@ -81,6 +86,8 @@ def encode_plan(plan: Plan) -> bytes:
     """
     known: dict[int, object] = {key: getattr(plan, name) for key, name in FIELD_NAMES.items()}
     known |= {key: list(value) for key, value in known.items() if isinstance(value, tuple)}
+    known |= {FIRST_KEY: plan.first} if plan.first else {}
+    known |= {BODY_KEY: list(plan.body)} if plan.body is not None else {}
     body = pack_header(known, plan.extra)
     try:
         decode_plan(body)
@@ -97,6 +104,7 @@ def decode_plan(buffer: Buffer) -> Plan:
     Raises: PacketError, whatever the bytes.
     """
     fields = Fields(buffer, where="plan", limit=PLAN_BYTES_MAX)
+    order = _read_choice(fields, 14, ORDERS)
     return Plan(
         recipe=_read_recipe(fields),
         names=_read_names(fields, 2, least=1),
@@ -105,13 +113,15 @@ def decode_plan(buffer: Buffer) -> Plan:
         task=fields.text(8, TASK_BYTES_MAX),
         verify=_read_names(fields, 10, least=0),
         laps=fields.uint(12, LAPS_MAX, 1),
-        order=_read_choice(fields, 14, ORDERS),
-        layers_per_stop=fields.uint(16, LAYERS_MAX, 1),
+        order=order,
+        layers_per_stop=_read_layers_per_stop(fields, order),
         head=fields.flag(18),
         full_laps=fields.uint(20, LAPS_MAX),
         min_holders=fields.uint(22, HOLDERS_MAX, 1),
         seed=fields.uint(24),
         learn=_read_learn(fields),
+        first=_read_first(fields),
+        body=_read_body(fields),
         extra=fields.rest(),
     )
 
@@ -151,6 +161,31 @@ def _read_choice(fields: Fields, key: int, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise fields.fail(key)
     return value
+
+
+def _read_layers_per_stop(fields: Fields, order: str) -> int:
+    """There is no way back from a block whose size nobody has fixed."""
+    count = fields.uint(16, LAYERS_MAX)
+    if not count and order == "boustrophedon":
+        raise fields.fail(16)
+    return count
+
+
+def _read_first(fields: Fields) -> bool:
+    value = fields.maybe(FIRST_KEY, None)
+    if value is not None and value is not True:
+        raise fields.fail(FIRST_KEY)
+    return value is True
+
+
+def _read_body(fields: Fields) -> tuple[int, int] | None:
+    match fields.maybe(BODY_KEY, None):
+        case None:
+            return None
+        case [int() as low, int() as high]:
+            if as_uint(low, high - 1) is not None and as_uint(high, LAYERS_MAX) is not None:
+                return low, high
+    raise fields.fail(BODY_KEY)
 
 
 def _read_learn(fields: Fields) -> dict[str, Scalar]:

@@ -42,6 +42,9 @@ class LearnTask:
     layers: tuple[LayerRef, ...]  # the whole model, in order
     name: str = ""  # the data name to train or measure on
     trained: tuple[Range, ...] = ()  # which layers may change; empty for measure and merge
+    body: Range | None = None  # the part of `trained` that is taken by blocks; None: all at once
+    block: int = 0  # layers of a block; 0: as many as the peer's memory allows
+    sweep: bool = False  # all blocks, one after the other; else only the first one
     journey: tuple[float, float] = (0.0, 1.0)  # part of the whole journey that this stop covers
     seed: int = 0
     siblings: tuple[Sibling, ...] = ()  # merge only
@@ -54,6 +57,9 @@ class LearnTask:
             "layers": _layers_to_wire(self.layers),
             "name": self.name,
             "trained": [list(r) for r in self.trained],
+            "body": None if self.body is None else list(self.body),
+            "block": self.block,
+            "sweep": self.sweep,
             "journey": list(self.journey),
             "seed": self.seed,
             "siblings": [[_layers_to_wire(s.layers), s.weight] for s in self.siblings],
@@ -67,7 +73,10 @@ class LearnTask:
             plan=wire["plan"],
             layers=_layers_from_wire(wire["layers"]),
             name=wire["name"],
-            trained=tuple((int(lo), int(hi)) for lo, hi in wire["trained"]),
+            trained=_ranges_from_wire(wire["trained"]),
+            body=_ranges_from_wire([wire["body"]])[0] if wire.get("body") else None,
+            block=int(wire.get("block", 0)),
+            sweep=bool(wire.get("sweep", False)),
             journey=(float(wire["journey"][0]), float(wire["journey"][1])),
             seed=int(wire["seed"]),
             siblings=tuple(Sibling(_layers_from_wire(ls), float(w)) for ls, w in wire["siblings"]),
@@ -81,16 +90,26 @@ class LearnResult:
     layers: tuple[LayerRef, ...] = ()
     claims: Mapping[str, float] = field(default_factory=dict)
     """samples, steps, loss_before, loss (after), accuracy, seconds, peak_bytes: what applies."""
+    trained: tuple[Range, ...] = ()  # which layers took part, where the learner chose them
 
     def to_wire(self) -> dict[str, Any]:
         """Plain values for MessagePack."""
-        return {"layers": _layers_to_wire(self.layers), "claims": dict(self.claims)}
+        return {
+            "layers": _layers_to_wire(self.layers),
+            "claims": dict(self.claims),
+            "trained": [list(r) for r in self.trained],
+        }
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> LearnResult:
         """The inverse of `to_wire`."""
         claims = {str(k): float(v) for k, v in wire["claims"].items()}
-        return cls(_layers_from_wire(wire["layers"]), claims)
+        trained = _ranges_from_wire(wire.get("trained", []))
+        return cls(_layers_from_wire(wire["layers"]), claims, trained)
+
+
+def _ranges_from_wire(wire: list[list[Any]]) -> tuple[Range, ...]:
+    return tuple((int(low), int(high)) for low, high in wire)
 
 
 def _layers_to_wire(layers: tuple[LayerRef, ...]) -> list[list[Any]]:

@@ -173,6 +173,8 @@ def valid() -> Iterator[tuple[str, str, str, bytes, dict[str, Any], Any]]:
     yield "manifest", "every field, one unknown odd key", "manifest", body, {}, value
     value = {"names": list(PLAN.names), "recipe": PLAN.recipe, "laps": PLAN.laps}
     yield "plan", "defaults", "plan", encode_plan(PLAN), {}, value
+    parts = replace(PLAN, order="sweep", layers_per_stop=0, first=True, body=(1, 4))
+    yield "plan_parts", "the fields 31 and 33", "plan", encode_plan(parts), {}, value
     args: dict[str, Any] = {"domain": PLAN_DOMAIN, "limit": 65536}
     value = {"key": ALICE.public_key.hex(), "body": encode_plan(PLAN).hex()}
     yield "record", "a plan record", "record", PLAN_RECORD, args, value
@@ -281,12 +283,16 @@ def invalid_headers() -> Iterator[tuple[str, str, str, bytes, dict[str, Any], st
     ]
     plan = encode_plan(PLAN)
     envelope = encode_envelope(ENVELOPE)
+    back = {14: "boustrophedon", 16: 0}
     cases += [
         ("plan_laps", "no laps", "plan", header(plan, {12: 0}), "FIELD"),
         ("plan_mode", "an unknown mode", "plan", header(plan, {6: "swim"}), "FIELD"),
         ("plan_recipe", "bytes in the recipe", "plan", header(plan, {0: {"a": b"x"}}), "FIELD"),
         ("plan_names", "a name twice", "plan", header(plan, {2: ["a", "a"]}), "ORDER"),
         ("plan_learn", "a list in learn", "plan", header(plan, {26: {"a": []}}), "FIELD"),
+        ("plan_first", "a default written out", "plan", header(plan, {31: False}), "FIELD"),
+        ("plan_body", "an empty range", "plan", header(plan, {33: [2, 2]}), "FIELD"),
+        ("plan_way_back", "0 layers, there and back", "plan", header(plan, back), "FIELD"),
         ("envelope_hops", "hop limit 256", "envelope", header(envelope, {2: 256}), "FIELD"),
         ("envelope_target", "31 bytes", "envelope", header(envelope, {0: bytes(31)}), "FIELD"),
     ]

@@ -92,3 +92,16 @@ def test_the_order_of_holders_is_chosen_by_name() -> None:
     assert make_plan({**table, **parse_sets(["choose=labels"])}, bytes(32)).extra == {29: "labels"}
     with pytest.raises(Misuse, match="did you mean 'labels'"):
         make_plan({**table, "choose": "label"}, bytes(32))
+
+
+@pytest.mark.parametrize("told", ["2:5", [2, 5]])
+def test_the_body_is_a_range_of_layers(told: object) -> None:
+    table = {"recipe": RECIPE, "names": ["a"], "body": told, "first": True}
+    plan = make_plan(table, HOME)
+    assert (plan.body, plan.first) == ((2, 5), True)
+    for wrong in ("2", "2:x", [2], [2, 3, 4], True):
+        with pytest.raises(Misuse, match=r"body is a range of layers, \[2, 5\] or 2:5, not"):
+            make_plan({**table, "body": wrong}, HOME)
+    with pytest.raises(Misuse, match="plan cannot travel"):
+        make_plan({**table, "body": [5, 2]}, HOME)
+    assert parse_sets(["body=2:5", "first=true"]) == {"body": "2:5", "first": True}

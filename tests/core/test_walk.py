@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mfd.core.blocks import Work, joined, lies_within
 from mfd.core.walk import (
     Arrive,
     Measure,
@@ -85,14 +86,15 @@ journeys = st.tuples(
     st.booleans(),  # head
     st.integers(0, 2),  # full laps
     st.sampled_from(["snake", "walk"]),
-    st.sampled_from(["lap", "stop"]),
+    st.sampled_from(["lap", "stop", "sweep", "boustrophedon"]),
+    st.booleans(),  # first
 )
 
 
 @given(journeys)
 def test_whole_journeys(shape) -> None:
     """Rules: W-03, W-04, W-05, W-06, W-07"""
-    count, laps, layers, per_stop, head, full, mode, order = shape
+    count, laps, layers, per_stop, head, full, mode, order, first = shape
     holders = [peer(i + 1) for i in range(count)]
     plan = plan_of(
         laps=laps,
@@ -101,6 +103,7 @@ def test_whole_journeys(shape) -> None:
         full_laps=full,
         mode=mode,
         order=order,
+        first=first,
         min_holders=count,
     )
     stops = travel(plan, holders, layers)
@@ -108,7 +111,7 @@ def test_whole_journeys(shape) -> None:
     for lap in range(laps):
         of_lap = [(p, s) for number, p, s in stops if number == lap]
         assert {p for p, _ in of_lap} == set(holders)  # each once a lap
-        if order == "lap":
+        if order != "stop":
             assert len({s.ranges for _, s in of_lap}) == 1  # the whole lap the same block
     if count > 1:
         ends = [(a, b) for (i, a, _), (j, b, _) in pairwise(stops) if i != j]
@@ -153,6 +156,122 @@ def test_a_new_block_at_every_stop() -> None:
     plan = plan_of(order="stop", head=False)
     blocks = [ranges_of(plan, Progress(stops=n), 6) for n in range(4)]
     assert blocks == [((0, 2),), ((2, 4),), ((4, 6),), ((0, 2),)]
+
+
+def test_there_and_back() -> None:
+    """Rules: W-05"""
+    plan = plan_of(order="boustrophedon", head=False, laps=100)
+    lows = [ranges_of(plan, Progress(lap=lap), 8)[0][0] for lap in range(9)]
+    assert lows == [0, 2, 4, 6, 4, 2, 0, 2, 4]
+    assert ranges_of(replace(plan, layers_per_stop=9), Progress(lap=5), 8) == ((0, 8),)
+
+
+def test_first_head_and_body() -> None:
+    """Rules: W-05"""
+    plan = plan_of(first=True)
+    assert ranges_of(plan, Progress(), 8) == ((0, 3), (7, 8))
+    assert ranges_of(plan, Progress(lap=1), 8) == ((0, 1), (3, 5), (7, 8))
+    assert ranges_of(plan, Progress(lap=2), 8) == ((0, 1), (5, 8))
+    middle = plan_of(body=(2, 5), head=False)
+    assert [ranges_of(middle, Progress(lap=n), 8) for n in range(3)] == [
+        ((2, 4),),
+        ((4, 5),),
+        ((2, 4),),
+    ]
+    assert ranges_of(replace(middle, head=True), Progress(), 8) == ((2, 4), (7, 8))
+    for layers in (1, 2):  # a body is never empty
+        assert ranges_of(plan, Progress(), layers) == ((0, layers),)
+
+
+def test_a_sweep_is_all_blocks_at_every_stop() -> None:
+    """Rules: W-05"""
+    step = ask(plan_of(order="sweep"), manifest_of(), HOME, [HOME])
+    assert isinstance(step, Train)
+    assert step.work == Work(((0, 6),), body=(0, 5), block=2, sweep=True)
+
+
+def test_a_plan_for_layers_that_do_not_exist_is_parked() -> None:
+    """Rules: W-19"""
+    step = ask(plan_of(body=(3, 9)), manifest_of(), HOME, [HOME])
+    assert isinstance(step, Wait)
+    assert step.reason == "the plan names layers 3:9, and the model has 6: send it anew"
+
+
+def budget_travel(plan: Plan, sizes: dict[bytes, int], layers: int = 6) -> list[list[tuple]]:
+    """Ranges trained, lap by lap; a peer takes so many layers of those given, or fails at 0."""
+    manifest, me, out = manifest_of(layers), plan.home, [[] for _ in range(plan.laps)]
+    for _ in range(200):
+        known = [Holder(h) for h in sorted(sizes)]
+        step = ask(plan, manifest, me, [h.holder for h in known])
+        match step:
+            case Train(work=work):
+                low, high = work.body
+                size = sizes[me]
+                taken = (low, min(low + size, high)) if not work.sweep else work.body
+                given = {i for a, b in work.ranges for i in range(a, b)}
+                ends = [(i, i + 1) for i in given if not low <= i < high]
+                trained = joined([taken, *ends])
+                trained = trained if size else ()
+                out[manifest.progress.lap].append(trained)
+                progress = after_stop(
+                    plan,
+                    manifest.progress,
+                    me,
+                    steps=1 if size else None,
+                    holders=known,
+                    layers=layers,
+                    trained=trained,
+                )
+                manifest = replace(
+                    manifest,
+                    seq=manifest.seq + 1,
+                    progress=progress,
+                    trainer=me,
+                    trained=trained,
+                )
+            case Move(targets=targets):
+                me = targets[0]
+            case Arrive():
+                return out
+    raise AssertionError("it never arrives")
+
+
+def test_as_many_layers_as_memory_allows() -> None:
+    """Rules: W-06, W-18"""
+    plan = plan_of(layers_per_stop=0, order="stop", laps=2, min_holders=2, home=peer(1))
+    laps = budget_travel(plan, {peer(1): 2, peer(2): 1}, 6)
+    assert laps == [
+        [((0, 2), (5, 6)), ((2, 3), (5, 6))],
+        [((3, 6),), ((0, 1), (5, 6))],
+    ]
+
+
+def test_a_lap_goes_on_behind_what_all_have_trained() -> None:
+    """Rules: W-06, W-18"""
+    plan = plan_of(layers_per_stop=0, laps=4, head=False, min_holders=3, home=peer(1))
+    laps = budget_travel(plan, {peer(1): 4, peer(2): 2, peer(3): 3}, 6)
+    assert [lap[-1] for lap in laps] == [((0, 2),), ((2, 4),), ((4, 6),), ((0, 2),)]
+    for lap in laps:
+        ends = [trained[0][1] for trained in lap]
+        assert ends == sorted(ends, reverse=True)
+    failing = budget_travel(plan, {peer(1): 0, peer(2): 0, peer(3): 0}, 6)
+    assert failing == [[(), (), ()]] * 4
+    full = budget_travel(replace(plan, full_laps=1, min_holders=2), {peer(1): 4, peer(2): 2}, 6)
+    assert [set(lap) for lap in full[:2]] == [{((0, 6),)}, {((0, 4),), ((0, 2),)}]
+
+
+@given(
+    st.lists(st.tuples(st.integers(-1, 9), st.integers(-1, 9)), max_size=3),
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=3),
+)
+def test_what_lies_within(inner: list[tuple[int, int]], outer: list[tuple[int, int]]) -> None:
+    """Rules: W-18"""
+    cells = {i for low, high in outer for i in range(low, high)}
+    wanted = all(
+        0 <= low < high and all(i in cells for i in range(low, high)) for low, high in inner
+    )
+    assert lies_within(inner, outer) == wanted
+    assert lies_within(((0, 1 << 40),), ((0, 3),)) is False
 
 
 def test_it_waits_at_home_for_holders() -> None:
