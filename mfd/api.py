@@ -38,6 +38,7 @@ LINK_LATENCY_US = 1_000  # where the topology does not say
 LINK_BYTES_PER_S = 125e6
 QUIET_SECONDS = 300.0  # virtual; longer than any timer that could still move a walker
 FAILED = "learning failed"
+OF_MACHINE = ("peak_bytes", "taken_bytes")  # claims that tell of this machine, not of the device
 Arrays = tuple[Any, Any]
 DataFn = Callable[[int, int], Arrays]
 
@@ -72,7 +73,7 @@ class _Device:
     ) -> LearnResult:
         """Learn for real; claim virtual seconds."""
         result = self._learner.perform(task, read, write)
-        claims = {k: v for k, v in result.claims.items() if k != "peak_bytes"}
+        claims = {k: v for k, v in result.claims.items() if k not in OF_MACHINE}
         claims["seconds"] = claims.get("samples", 0.0) / self._samples_per_s
         return LearnResult(result.layers, claims)
 
@@ -89,6 +90,9 @@ def run(
     layers_per_stop: int = 3,
     full_laps: int = 1,
     order: str = "lap",
+    head: bool = True,
+    first: bool = False,
+    body: tuple[int, int] | None = None,
     home: str = "",
     samples_per_s: float = 10_000.0,
     **learn: str | float | bool,
@@ -98,7 +102,9 @@ def run(
     `data(part, parts)` returns (x, y) of one holder: x (samples, ...) float or integer arrays, y
     (samples,) integer labels. `topology` is a Topology, a graph file, or "kind:nodes" such as
     "ring:5". Where the topology names no holders, every node is one. `test` is (x, y) held at
-    home, measured after each lap. `learn` goes to the trainer: epochs, batch, lr, distill, ...
+    home, measured after each lap. `order`, `head`, `first` and `body` are those of a plan;
+    `layers_per_stop` 0 leaves the size of a block to the memory that the topology gives each node.
+    `learn` goes to the trainer: epochs, batch, lr, distill, ...
 
     Raises: ValueError or TypeError for arguments that do not fit; RunError where the walker does
     not come home.
@@ -123,6 +129,9 @@ def run(
         laps=laps,
         order=order,
         layers_per_stop=layers_per_stop,
+        head=head,
+        first=first,
+        body=body,
         full_laps=full_laps,
         min_holders=len(holders),
         seed=seed,
@@ -164,7 +173,8 @@ def _build(
 ) -> None:
     fresh, samples_per_s = device
     for name in graph.nodes:
-        learner = Learner(held.get(name, {}), build=lambda _: fresh(), threads=1)
+        memory = graph.nodes[name].memory_bytes
+        learner = Learner(held.get(name, {}), build=lambda _: fresh(), threads=1, memory=memory)
         host = world.add(name, learner=_Device(learner, samples_per_s))
         for data_name, holding in held.get(name, {}).items():
             host.hold(data_name, len(holding.x))

@@ -16,6 +16,7 @@ from mfd.cli.errors import Misuse, nearest, read_toml
 from mfd.core.records import ADDRESSES_MAX, is_address
 from mfd.net.addresses import parse_address, parse_listen
 from mfd.net.keys import parse_peer_id
+from mfd.topology.values import parse_bytes
 
 __all__ = ["Settings", "SlowLink", "load_settings", "parse_hold", "read_secret"]
 
@@ -57,6 +58,7 @@ class Settings(BaseModel):
     lease_seconds: float = Field(60.0, ge=1, le=86_400)
     allow_py: bool = False  # py: data addresses run the owner's code
     threads: int = Field(0, ge=0, le=1024)  # of the trainer; 0: torch decides
+    memory: str | int = 0  # for a model and its training, as 2GiB; 0: no limit
     tls: bool = False
     api_token_file: str | None = None  # opens the API to other machines, with this token
     costs: dict[str, int] = Field(default_factory=dict)  # peer id or address -> unit 10 us
@@ -105,6 +107,7 @@ def _check(settings: Settings, where: str) -> None:
     """Check what has a form of its own. Raises: Misuse."""
     try:
         parse_listen(settings.listen)
+        parse_bytes(settings.memory)
         for address in settings.join:
             network = parse_address(address).network
             if network not in (None, settings.network):

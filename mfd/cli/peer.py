@@ -69,6 +69,9 @@ def peer(
     custodian: Annotated[
         bool, typer.Option("--custodian", help="Take custody without holding data.")
     ] = False,
+    memory: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="For a model and its training, as 2GiB.")
+    ] = None,
     json_lines: Annotated[bool, typer.Option("--json", help="Every line is JSON.")] = False,
     until_eof: Annotated[
         bool, typer.Option("--until-eof", help="Stop when standard input ends.")
@@ -89,7 +92,7 @@ def peer(
     over["hold"] = {**over.get("hold", {}), **dict(map(parse_hold, hold or []))}
     over["advertise"] = advertise or []
     over.update({} if open_network is None else {"open_network": open_network})
-    flags = {"listen": listen, "custodian": custodian, "lan": lan}
+    flags = {"listen": listen, "custodian": custodian, "lan": lan, "memory": memory}
     over.update({name: value for name, value in flags.items() if value})
     log_plainly("mfd-peer")
     settings = load_settings(config, over)
@@ -138,6 +141,8 @@ def _from_topology(path: Path | None, name: str | None, *, emulate: bool = False
         told["emulate"] = slow
     if own.address:
         told["listen"] = own.address
+    if own.memory_bytes:
+        told["memory"] = own.memory_bytes
     return {**told, "custodian": True} if own.custodian else told
 
 

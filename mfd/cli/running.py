@@ -29,6 +29,7 @@ from mfd.net.keys import KeyFileError, KeyPair, parse_peer_id, verify
 from mfd.net.sealing import Sealing
 from mfd.net.tls import Tls
 from mfd.net.trainerpipe import TrainerPipe
+from mfd.topology.values import parse_bytes
 from mfd.web.api import routes
 
 __all__ = [
@@ -115,7 +116,11 @@ def make_node(settings: Settings, state: Path, on_report: Callable[[Json], None]
         config=config,
         terms=terms,
         holdings=settings.hold,
-        trainer=TrainerPipe(allow_py=settings.allow_py, threads=settings.threads),
+        trainer=TrainerPipe(
+            allow_py=settings.allow_py,
+            threads=settings.threads,
+            memory=parse_bytes(settings.memory),
+        ),
         tls=Tls.fresh() if settings.tls else None,
         costs=settings.costs,
         emulate=_wires(settings),

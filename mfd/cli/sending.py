@@ -132,11 +132,14 @@ def write_whole(
 
 
 def _safetensors(packet: Packet) -> list[Buffer]:
-    """All tensors under their names; where layers share a name, all as "layer.name"."""
+    """All tensors of the model by name (P-06); where layers share one, all as "layer.name"."""
     for ref in packet.manifest.layers:
         if ref.digest not in packet.objects:
             raise CommandError(f"layer {ref.name!r} is not in the packet: get the whole model")
-    layers = packet.tensors()
+    layers = {
+        layer: {name: t for name, t in named.items() if not name.startswith("~")}
+        for layer, named in packet.tensors().items()
+    }
     count = sum(map(len, layers.values()))
     tensors = {name: t for layer in layers.values() for name, t in layer.items()}
     if len(tensors) < count:

@@ -2,7 +2,7 @@
 
 Rules of this file: pure functions of plan and progress. Where blocks have a fixed size, the block
 follows from lap and stops; where each peer takes as many layers as it can, it begins at the cursor.
-Source: spec/walk.md, W-05, W-06, W-18, W-19.
+Source: spec/walk.md, W-05, W-06, W-26, W-27.
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ def load(module: nn.Module, layer: Layer, content: Buffer) -> None:
 
     Raises: LearnError where names, shapes or element types differ; PacketError for a broken object.
     """
-    tensors = unpack_layer(content)
+    tensors = {k: t for k, t in unpack_layer(content).items() if not k.startswith("~")}
     if set(tensors) != set(layer.tensors):
         odd = ", ".join(sorted(set(tensors) ^ set(layer.tensors))[:4])
         raise LearnError(f"layer {layer.name!r} does not have the tensors of this model: {odd}")

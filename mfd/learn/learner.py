@@ -37,7 +37,8 @@ class Learner:
     """Trains, measures and merges models on this peer's data; keeps the last model built.
 
     `holdings`: data name -> address (see mfd.learn.holdings) or the data itself. `build` makes the
-    modules of recipes that are not in the zoo, {"local": ...}, from the owner's own code.
+    modules of recipes that are not in the zoo, {"local": ...}, from the owner's own code. `memory`
+    is what a model and its training may take, in bytes (mfd.learn.memory); 0: no limit.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Learner:
         build: Build | None = None,
         allow_py: bool = False,
         threads: int = 0,
+        memory: int = 0,
     ) -> None:
         self._addresses = dict(holdings)
         self._loaded: dict[str, Holding] = {
@@ -55,6 +57,7 @@ class Learner:
         self._build = build
         self._allow_py = allow_py
         self._threads = threads  # 0: what torch has when the first task comes
+        self._memory = memory
         self._recipe = ""
         self._module: nn.Module | None = None
         self._layers: list[Layer] = []
@@ -100,7 +103,7 @@ class Learner:
             "seconds": time.perf_counter() - started,
             "peak_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT),
         }
-        return LearnResult(result.layers, claims)
+        return LearnResult(result.layers, claims, result.trained)
 
     def _train(
         self,
@@ -112,35 +115,44 @@ class Learner:
         progress: Callable[[float], None] | None,
         cancelled: Callable[[], bool] | None,
     ) -> LearnResult:
-        from mfd.learn.layers import indices_of, pack
-        from mfd.learn.training import Options, train
+        from mfd.learn.layers import indices_of
+        from mfd.learn.states import pack_with, state_of
+        from mfd.learn.training import Options, train_blocks
 
         holding = self._holding_for(task, plan)
+        options = Options.of(plan.learn)
         module = self._prepare(task, plan, read)
         indices = indices_of(task.trained, len(self._layers))
+        carries = options.carry and plan.mode != "fedavg"  # what is merged carries no state
+        state = state_of((task.layers[i] for i in indices), read) if carries else {}
         for index in indices:  # whatever comes: these no longer hold what was loaded
             self._content.pop(index, None)
-        claims = train(
+        done = train_blocks(
             module,
             holding,
             trained=task.trained,
-            options=Options.of(plan.learn),
+            body=task.body,
+            block=task.block,
+            sweep=task.sweep,
+            budget=self._memory,
+            options=options,
             journey=task.journey,
             seed=task.seed,
+            carried=state,
             progress=progress,
             cancelled=cancelled,
         )
-        claims["labels"] = float(len(holding.labels()))
+        claims = {**done.claims, "labels": float(len(holding.labels()))}
         changed = []
-        for index in indices:
-            made = pack(module, self._layers[index])
+        for index in indices_of(done.trained, len(self._layers)):
+            made = pack_with(module, self._layers[index], done.carried if carries else {})
             self._content[index] = made.digest
             if made.digest != task.layers[index].digest:
                 write(made)
                 changed.append(
                     LayerRef(index, self._layers[index].name, made.digest, made.raw_bytes)
                 )
-        return LearnResult(tuple(changed), claims)
+        return LearnResult(tuple(changed), claims, done.trained)
 
     def _measure(
         self, task: LearnTask, plan: Plan, read: Read, cancelled: Callable[[], bool] | None

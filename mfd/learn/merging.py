@@ -13,6 +13,7 @@ from mfd.learn.errors import LearnError
 from mfd.packet.merging import merge
 from mfd.packet.objects import Buffer, LayerObject, pack_layer, unpack_layer
 from mfd.packet.task import LayerRef, Sibling
+from mfd.packet.tensors import Tensor
 
 __all__ = ["merge_layer"]
 
@@ -35,8 +36,8 @@ def merge_layer(
     if not all(0 < weight < float("inf") for weight, _ in found):
         raise LearnError("siblings to be merged need weights above 0")
     if len(digests) == 1:
-        return pack_layer(unpack_layer(read(found[0][1].digest)))
-    versions = [(unpack_layer(read(other.digest)), weight) for weight, other in found]
+        return pack_layer(_own(read(found[0][1].digest)))
+    versions = [(_own(read(other.digest)), weight) for weight, other in found]
     forms = [{key: (t.dtype, t.shape) for key, t in version.items()} for version, _ in versions]
     if any(form != forms[0] for form in forms):
         raise LearnError(f"siblings have different tensors in layer {ref.name!r}")
@@ -47,3 +48,8 @@ def merge_layer(
     except ValueError as exc:
         raise LearnError(f"layer {ref.name!r} cannot be merged: {exc}") from exc
     return pack_layer(merged[ref.name])
+
+
+def _own(content: Buffer) -> dict[str, Tensor]:
+    """The layer's tensors without what an optimiser keeps of them (P-06)."""
+    return {key: t for key, t in unpack_layer(content).items() if not key.startswith("~")}

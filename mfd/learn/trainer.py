@@ -3,7 +3,7 @@
     | u32 LE body bytes | body: one MessagePack map |      both ways, on stdin and stdout
 
     request                                                  answer
-    {id, op: "hello", holdings, allow_py, threads}           {id, ok: true}
+    {id, op: "hello", holdings, allow_py, threads, memory}   {id, ok: true}
     {id, op: "describe", name}                               {id, ok: true, samples, labels}
     {id, op: "perform", task, objects, out}                  {id, progress}*, {id, ok: true, result}
     {id, op: "cancel", target}                               {id, ok: true}; the target fails
@@ -21,12 +21,14 @@ from __future__ import annotations
 import mmap
 import os
 import queue
+import resource
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,6 +43,8 @@ from mfd.packet.task import LearnTask
 __all__ = ["main", "read_message", "write_message"]
 
 MESSAGE_BYTES_MAX = 64 << 20  # a task with 256 layers and 64 siblings is below 2 MiB
+MEMORY_SLACK = 1.25  # of the budget: what was reckoned is not all that is taken
+MEMORY_OWN = 256 << 20  # for threads and what the allocator holds back
 PROGRESS_S = 0.2  # between two reports of one task
 
 
@@ -80,6 +84,7 @@ class Trainer:
         self._waiting: set[Any] = set()  # ids of requests not yet answered
         self._cancelled: set[Any] = set()  # a part of them
         self._learner: Learner | None = None
+        self._memory = 0  # bytes for a model and its training; 0: no limit
 
     def run(self) -> None:
         """Serve until the parent goes."""
@@ -147,7 +152,9 @@ class Trainer:
                 request["holdings"],
                 allow_py=bool(request.get("allow_py", False)),
                 threads=int(request.get("threads") or 0),
+                memory=int(request.get("memory") or 0),
             )
+            self._memory = int(request.get("memory") or 0)
             return {}
         if self._learner is None:
             raise LearnError("the trainer was not told what this peer holds: send hello first")
@@ -161,8 +168,13 @@ class Trainer:
         request_id, out = request["id"], Path(request["out"])
         if self._is_cancelled(request_id):
             raise Cancelled
+        task = LearnTask.from_wire(request["task"])
+        if self._memory:
+            if task.name:
+                learner.describe(task.name)  # the owner's data is loaded; it is not the task's
+            _limit_memory(self._memory)
         result = learner.perform(
-            LearnTask.from_wire(request["task"]),
+            task,
             _reader(request["objects"]),
             lambda made: _write_object(out, made),
             progress=self._progress(request_id),
@@ -180,6 +192,23 @@ class Trainer:
                 self._send({"id": request_id, "progress": done})
 
         return report
+
+
+def _limit_memory(budget: int) -> None:
+    """Let the system refuse what goes far beyond the budget: a task fails, this process does not.
+
+    Counted is private memory (RLIMIT_DATA, Linux) on top of what is held before the task.
+    """
+    import torch  # noqa: F401 - its own memory is not the task's
+
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        held = next(int(x.split()[1]) << 10 for x in lines if x.startswith("VmData:"))
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        soft = held + round(budget * MEMORY_SLACK) + MEMORY_OWN
+        if hard != resource.RLIM_INFINITY:
+            soft = min(soft, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _reader(objects: Mapping[bytes, str]) -> Callable[[bytes], Buffer]:

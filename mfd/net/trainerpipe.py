@@ -70,9 +70,14 @@ class TrainerPipe:
     """A `Trainer` in a child process of its own group."""
 
     def __init__(
-        self, *, allow_py: bool = False, threads: int = 0, command: Sequence[str] = COMMAND
+        self,
+        *,
+        allow_py: bool = False,
+        threads: int = 0,
+        memory: int = 0,  # bytes for a model and its training; 0: no limit
+        command: Sequence[str] = COMMAND,
     ) -> None:
-        self._hello: dict[str, Any] = {"allow_py": allow_py, "threads": threads}
+        self._hello: dict[str, Any] = {"allow_py": allow_py, "threads": threads, "memory": memory}
         self._holdings: dict[str, str] = {}
         self._command = command
         self._process: asyncio.subprocess.Process | None = None

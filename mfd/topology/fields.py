@@ -10,7 +10,7 @@ from dataclasses import fields
 from math import inf
 from typing import Any
 
-from mfd.topology.values import Edge, Node, TopologyError
+from mfd.topology.values import Edge, Node, TopologyError, parse_bytes
 
 __all__ = ["read_edge", "read_name", "read_node", "refuse_unknown", "told"]
 
@@ -38,7 +38,7 @@ def read_node(known: object, where: str, *, strict: bool = False) -> Node:
     if not isinstance(known, Mapping):
         raise TopologyError(f"{where}: must be a table.")
     if strict:
-        refuse_unknown(known, [f.name for f in fields(Node)], where)
+        refuse_unknown(known, [*(f.name for f in fields(Node)), "memory"], where)
     address = known.get("address", "")
     if not isinstance(address, str):
         raise TopologyError(f"{where}: address must be text, not {address!r}.")
@@ -51,9 +51,22 @@ def read_node(known: object, where: str, *, strict: bool = False) -> Node:
         address=address.strip('"'),
         hold=_hold(known.get("hold", {}), where),
         custodian=bool(custodian),
-        memory_bytes=int(_number(known, "memory_bytes", 0, where)),
+        memory_bytes=_memory(known, where),
         speed=_number(known, "speed", 1.0, where, least=1e-6),
     )
+
+
+def _memory(known: Mapping[str, Any], where: str) -> int:
+    """`memory` is for people ("2GiB"), `memory_bytes` a number."""
+    if "memory" not in known:
+        return int(_number(known, "memory_bytes", 0, where))
+    told = known["memory"]
+    try:
+        if isinstance(told, bool) or not isinstance(told, str | int):
+            raise ValueError(f"{told!r} is no amount of memory: write 2GiB or a number of bytes")
+        return parse_bytes(told.strip('"') if isinstance(told, str) else told)
+    except ValueError as exc:
+        raise TopologyError(f"{where}: memory: {exc}.") from exc
 
 
 def _hold(hold: object, where: str) -> dict[str, str]:

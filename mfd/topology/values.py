@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["BULK_BYTES", "THIN_BYTES", "Edge", "Node", "Topology", "TopologyError", "link_cost"]
+__all__ = [
+    "BULK_BYTES",
+    "THIN_BYTES",
+    "Edge",
+    "Node",
+    "Topology",
+    "TopologyError",
+    "link_cost",
+    "parse_bytes",
+]
 
 THIN_BYTES = 64 << 10  # what the cost of a link is reckoned for, by class
 BULK_BYTES = 64 << 20
 COST_UNKNOWN = 100  # 1 ms: a link of which nothing is known
 COST_MAX = 1 << 30
+
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+UNITS |= {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+BYTES_MAX = 1 << 50
 
 
 class TopologyError(ValueError):
@@ -115,3 +129,19 @@ def link_cost(edge: Edge, payload_bytes: int = THIN_BYTES) -> int:
     transfer_us = payload_bytes * 8e6 / edge.bandwidth_bps if edge.bandwidth_bps else 0.0
     cost = (edge.latency_us + transfer_us) / (1.0 - edge.loss) / 10
     return max(1, round(min(cost, COST_MAX)))
+
+
+def parse_bytes(text: str | int) -> int:
+    """Read an amount of memory: 2GiB, 500 MB, or a number of bytes. Raises: ValueError."""
+    number, unit = str(text).strip(), ""
+    while number and not (number[-1].isdecimal() or number[-1] == "."):
+        number, unit = number[:-1], number[-1] + unit
+    try:
+        count = float(number) * UNITS[unit.strip().upper()]
+    except (ValueError, KeyError):
+        count = -1.0
+    if not 0 <= count <= BYTES_MAX:
+        raise ValueError(
+            f"{text!r} is no amount of memory: write 2GiB, 500MiB or a number of bytes"
+        )
+    return round(count)

@@ -191,7 +191,7 @@ def test_a_sweep_is_all_blocks_at_every_stop() -> None:
 
 
 def test_a_plan_for_layers_that_do_not_exist_is_parked() -> None:
-    """Rules: W-19"""
+    """Rules: W-27"""
     step = ask(plan_of(body=(3, 9)), manifest_of(), HOME, [HOME])
     assert isinstance(step, Wait)
     assert step.reason == "the plan names layers 3:9, and the model has 6: send it anew"
@@ -237,7 +237,7 @@ def budget_travel(plan: Plan, sizes: dict[bytes, int], layers: int = 6) -> list[
 
 
 def test_as_many_layers_as_memory_allows() -> None:
-    """Rules: W-06, W-18"""
+    """Rules: W-06, W-26"""
     plan = plan_of(layers_per_stop=0, order="stop", laps=2, min_holders=2, home=peer(1))
     laps = budget_travel(plan, {peer(1): 2, peer(2): 1}, 6)
     assert laps == [
@@ -247,7 +247,7 @@ def test_as_many_layers_as_memory_allows() -> None:
 
 
 def test_a_lap_goes_on_behind_what_all_have_trained() -> None:
-    """Rules: W-06, W-18"""
+    """Rules: W-06, W-26"""
     plan = plan_of(layers_per_stop=0, laps=4, head=False, min_holders=3, home=peer(1))
     laps = budget_travel(plan, {peer(1): 4, peer(2): 2, peer(3): 3}, 6)
     assert [lap[-1] for lap in laps] == [((0, 2),), ((2, 4),), ((4, 6),), ((0, 2),)]
@@ -265,7 +265,7 @@ def test_a_lap_goes_on_behind_what_all_have_trained() -> None:
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=3),
 )
 def test_what_lies_within(inner: list[tuple[int, int]], outer: list[tuple[int, int]]) -> None:
-    """Rules: W-18"""
+    """Rules: W-26"""
     cells = {i for low, high in outer for i in range(low, high)}
     wanted = all(
         0 <= low < high and all(i in cells for i in range(low, high)) for low, high in inner

@@ -173,3 +173,40 @@ def test_a_plan_gets_no_more_threads_than_the_owner_allows(pictures: Holding) ->
     assert torch.get_num_threads() == 1
     desk.perform("measure")
     assert torch.get_num_threads() == 2
+
+
+def test_the_optimiser_travels_with_its_layers(pictures: Holding) -> None:
+    """Rules: P-06"""
+    desk, plan = Desk(pictures), plan_of(steps=3, carry=True)
+    bare = {ref.index: ref.raw_bytes for ref in desk.model}
+    first = desk.perform(plan=plan, trained=((4, 6),), seed=1)
+    desk.model = renew(desk.model, first)
+    carried = {ref.index: ref.raw_bytes for ref in desk.model}
+    assert all(carried[i] == bare[i] for i in range(4))
+    assert all(2.5 < carried[i] / bare[i] < 4 for i in (4, 5))  # two slots of Adam, and its steps
+    moved = Desk(pictures)  # another peer, which never saw the walker
+    moved.store, moved.model = desk.store, desk.model
+    here = desk.perform(plan=plan, trained=((4, 6),), seed=2)
+    assert moved.perform(plan=plan, trained=((4, 6),), seed=2).layers == here.layers
+    afresh = desk.perform(plan=plan_of(steps=3), trained=((4, 6),), seed=2)
+    assert [ref.raw_bytes for ref in afresh.layers] == [bare[4], bare[5]]
+    assert desk.perform("measure").claims["loss"] > 0
+    merged = desk.perform("merge", siblings=(Sibling(renew(desk.model, here), 1.0),))
+    assert [ref.raw_bytes for ref in merged.layers] == [bare[4], bare[5]]
+
+
+def test_a_learner_says_which_layers_its_memory_allowed(pictures: Holding) -> None:
+    """Rules: W-26"""
+    fields = {"plan": plan_of(epochs=0.3, distill=0.0), "trained": ((0, 6),), "body": (0, 5)}
+    free = Desk(pictures).perform(**fields)
+    assert free.trained == ((0, 6),)
+    assert "micro" not in free.claims
+    tight = Desk(pictures, memory=130 << 10).perform(**fields)
+    (low, high), head = tight.trained
+    assert (low, head) == (0, (5, 6))
+    assert high < 5
+    assert {ref.index for ref in tight.layers} == {*range(high), 5}
+    assert tight.claims["estimate_bytes"] <= 130 << 10
+    assert LearnResult.from_wire(tight.to_wire()) == tight
+    with pytest.raises(LearnError, match="raise its memory"):
+        Desk(pictures, memory=1000).perform(**fields)

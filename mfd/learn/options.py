@@ -1,0 +1,113 @@
+"""How a stop learns: what the plan's `learn` may say, and what it means where it says nothing.
+
+Rules of this file: torch is not loaded; a wrong option is refused before anything is trained.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from mfd.learn.errors import LearnError
+
+__all__ = ["DEFAULTS", "Options", "rate"]
+
+CHOICES = {
+    "optimizer": ("adam", "adamw", "sgd", "sgd-nesterov"),
+    "schedule": ("cosine", "linear", "constant"),
+    "precision": ("full", "bf16"),
+    "device": ("auto", "cpu", "cuda"),
+}
+POSITIVE = ("batch", "lr", "temperature")
+BELOW_ONE = ("ema", "momentum")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a stop learns: the plan's `learn`; what it does not name has these values."""
+
+    epochs: float = 10.0  # passes over the local data at one stop; may be a fraction
+    steps: int = 0  # steps of the optimiser at one stop; above 0 it counts instead of epochs
+    seconds: float = 0.0  # of training at one stop, instead of both; no two runs are alike then
+    batch: int = 32
+    micro: int = 0  # samples of a batch in memory at once; 0: as many as the peer's memory allows
+    lr: float = 2e-3  # at the start of the journey
+    schedule: str = "cosine"  # over the whole journey: to 0 as a cosine or a line, or constant
+    optimizer: str = (
+        "adam"  # adamw: decay apart from the gradient; sgd with momentum, or Nesterov's
+    )
+    momentum: float = 0.9  # of sgd
+    weight_decay: float = 0.0
+    carry: bool = False  # the optimiser's state travels with its layers; else it lasts one stop
+    distill: float = 0.3  # weight of the received model's opinion
+    temperature: float = 2.0
+    anchor: float = 0.0  # L2 pull to the received parameters
+    ema: float = 0.0  # decay a step of the average that is committed in place of the last weights
+    warmup: int = 5  # steps at every stop, since Adam starts afresh
+    clip: float = 5.0  # norm of the gradient; 0: none
+    logit_adjustment: float = 1.0  # weight of the local label prior in the training loss
+    precision: str = "full"  # bf16: autocast; weights and optimiser stay as they are
+    device: str = "auto"  # cuda where there is one
+    threads: int = 0  # of torch; 0: as the peer is set
+
+    @classmethod
+    def of(cls, learn: Mapping[str, Any]) -> Options:
+        """Raises: LearnError, one sentence, for an unknown name or a value out of range."""
+        known = {f.name: f for f in fields(cls)}
+        values: dict[str, Any] = {}
+        for key, value in learn.items():
+            if key not in known:
+                raise LearnError(f"plan.learn has no {key!r}; it has {', '.join(known)}")
+            kind = type(known[key].default)
+            if kind is float and type(value) in (int, bool):
+                value = float(value)
+            if type(value) is not kind:
+                raise LearnError(f"plan.learn: {key} is a {kind.__name__}, not {value!r}")
+            values[key] = value
+        options = cls(**values)
+        options._check()
+        return options
+
+    def _check(self) -> None:
+        for key, value in asdict(self).items():
+            if key in CHOICES:
+                if value not in CHOICES[key]:
+                    *most, last = CHOICES[key]
+                    one = f"{', '.join(most)} or {last}"
+                    raise LearnError(f"plan.learn: {key} is {one}, not {value!r}")
+            elif not 0 <= value <= 1e6:
+                raise LearnError(f"plan.learn: {key} is out of range: {value!r}")
+        for key in POSITIVE:
+            if not getattr(self, key):
+                raise LearnError(f"plan.learn: {key} must be above 0")
+        for key in BELOW_ONE:
+            if getattr(self, key) >= 1:
+                raise LearnError(f"plan.learn: {key} must be below 1")
+        if not (self.epochs or self.steps or self.seconds):
+            raise LearnError("plan.learn: epochs must be above 0, or steps, or seconds")
+        if self.optimizer == "sgd-nesterov" and not self.momentum:
+            raise LearnError("plan.learn: sgd-nesterov needs a momentum above 0")
+
+
+DEFAULTS: Mapping[str, Any] = asdict(Options())
+
+
+def rate(options: Options, journey: tuple[float, float], step: int, part: float) -> float:
+    """Learning rate of a step, `part` (0 to 1) of this stop being done.
+
+    The schedule runs over the whole journey, of which this stop is a part; the warm-up is this
+    stop's own.
+    """
+    first, last = journey
+    done = first + (last - first) * part
+    warm = min(1.0, (step + 1) / (options.warmup + 1))
+    match options.schedule:
+        case "cosine":
+            left = 0.5 * (1 + math.cos(math.pi * done))
+        case "linear":
+            left = 1 - done
+        case _:
+            left = 1.0
+    return options.lr * warm * left
