@@ -27,6 +27,11 @@ def test_a_seed_of_the_swarm(seed: int) -> None:
     assert outcome.checked == outcome.events
 
 
+def test_searches_for_lost_peers_do_not_keep_a_walker_from_its_next_holder() -> None:
+    """A seed in which an owner seeks two peers that are gone and, beside them, holders."""
+    assert run(swarm(36)).violation == ""
+
+
 def test_the_campaign_was_about_something() -> None:
     if len(OUTCOMES) < len(SEEDS):
         pytest.skip("only some seeds were run")
