@@ -21,6 +21,7 @@ from mfd.core.bucket import Bucket
 from mfd.core.context import Context, Timer
 from mfd.core.frames import Class, Found, Frame, Seek, encode_frame
 from mfd.core.names import peer_name
+from mfd.core.pace import PEER_US, Pace
 from mfd.core.routetable import HOPS_MAX, METRIC_MAX, Route
 from mfd.core.routing import Routes, Source
 from mfd.core.sources import RECORD_BYTES_MAX, is_name
@@ -94,6 +95,7 @@ class _Search:
     found: bool = False
     ended: bool = False
     more: bool = False  # there are peers beyond the ring
+    rank_us: int = 0  # whose ring goes first where several wait
     said: dict[tuple[bytes, int], int] = field(default_factory=dict)  # answers by id and link
     timer: Timer | None = field(default=None, repr=False)
 
@@ -109,8 +111,8 @@ class Seeker:
         self._searches: dict[tuple[str, ...], _Search] = {}
         self._ids: dict[bytes, _Search] = {}
         self._found: dict[tuple[str, bytes], _Held] = {}
-        rings = len(ctx.config.seek_rings)
-        self._pace = Bucket(1_000_000 / ctx.config.seek_every_us, rings)
+        self._pace = Pace(ctx)
+        self.ups = 0  # neighbours, ever
 
     # links
 
@@ -120,6 +122,7 @@ class Seeker:
         bytes_per_s = THIN_BYTES / (max(1, cost) * 1e-5)
         allowed = max(config.seek_floor_bytes_per_s, config.seek_share * bytes_per_s)
         into = Bucket(FRAMES_PER_S, 2 * FRAMES_PER_S)
+        self.ups += 1
         self._links[link] = _Link(peer, max(1, cost), Bucket(allowed, 2 * allowed), into)
 
     def link_down(self, link: int) -> None:
@@ -177,11 +180,12 @@ class Seeker:
             return
         marks = frozenset(peer[:MARK_BYTES] for peer in exclude)
         search = self._searches[key] = _Search(key, marks, [then])
+        search.rank_us = self._ctx.now_us + (PEER_US if _is_for_peer(search) else 0)
         self._ring(search)
 
-    def seek_peer(self, peer: bytes) -> None:
+    def seek_peer(self, peer: bytes, then: Then) -> None:
         """Look for a peer by its id."""
-        self.seek((peer_name(peer),), (), lambda _: None)
+        self.seek((peer_name(peer),), (), then)
 
     def seeks(self, names: Sequence[str]) -> bool:
         """Say whether a search for these names is under way."""
@@ -189,11 +193,10 @@ class Seeker:
 
     def _ring(self, search: _Search) -> None:
         """Send the next ring as soon as the pace of this peer allows."""
-        wait_us = self._pace.wait_us(self._ctx.now_us)
-        if wait_us:
-            search.timer = self._ctx.after(wait_us, partial(self._ring, search))
-            return
-        self._pace.take(self._ctx.now_us)
+        waits = self._pace.in_turn(search.rank_us, partial(self._ring_now, search))
+        search.timer = waits or search.timer
+
+    def _ring_now(self, search: _Search) -> None:
         config = self._ctx.config
         ttl = config.seek_rings[search.ring]
         search.ring += 1
@@ -354,8 +357,12 @@ class Seeker:
                 source = Source(record.holder, metric, hops, record.samples, record.labels)
                 valid_us = min(record.valid_us, self._ctx.config.seek_keep_us)
                 self._found[key] = _Held(source, Trail(route, *key), now_us + valid_us)
-        if search.found and not search.ended and search.names[0].startswith("@"):
+        if search.found and not search.ended and _is_for_peer(search):
             self._end(search)  # there is but one holder of such a name
+
+
+def _is_for_peer(search: _Search) -> bool:
+    return search.names[0].startswith("@")
 
 
 def _is_answer(item: object) -> bool:

@@ -1,13 +1,17 @@
 """Which way a circuit takes, by what routing knows.
 
-Rules of this file: pure questions to the routes; a relay goes on only where it is strictly nearer.
-Source: spec/routing.md, R-22; spec/transfer.md, section "Opening".
+Rules of this file: questions to the routes, and what SEEK has found beyond them; a relay goes on
+only where it is strictly nearer.
+Source: spec/routing.md, R-22, R-33; spec/transfer.md, section "Opening".
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
+from mfd.core.context import Context
 from mfd.core.frames import Class, Via
 from mfd.core.names import peer_name
 from mfd.core.routing import Routes, Source
@@ -15,6 +19,8 @@ from mfd.core.seek import Seeker
 
 __all__ = ["Trails", "holders", "next_hop", "via"]
 
+DOUBLINGS = 6  # of the time between two searches in vain for the same peer
+VAIN_MAX = 256  # peers that were sought in vain; the oldest is forgotten first
 UNBOUND = (1 << 32) - 1  # metric that promises nothing yet: the first hop sets it
 
 
@@ -57,20 +63,49 @@ def holders(routes: Routes, names: Sequence[str], seeker: Seeker) -> list[Source
     return sorted(found.values(), key=lambda s: (s.metric, s.holder))
 
 
+@dataclass(slots=True)
+class _Vain:
+    """The searches in vain for a peer, one after the other."""
+
+    times: int
+    until_us: int  # no other begins before
+    ups: int  # neighbours that had come by then: a new one may know the way
+
+
 class Trails:
     """Ways that SEEK has found, for peers that routing knows no route to."""
 
-    def __init__(self, seeker: Seeker) -> None:
+    def __init__(self, ctx: Context, seeker: Seeker) -> None:
+        self._ctx = ctx
         self._seeker = seeker
+        self._vain: dict[bytes, _Vain] = {}
 
     def way(self, peer: bytes) -> tuple[tuple[bytes, ...], Via] | None:
         """Return the way; where none is known, look for one, so that a later try finds it."""
         trail = self._seeker.trail(peer)
         if trail is None:
-            self._seeker.seek_peer(peer)
+            if self._may_seek(peer):
+                self._seeker.seek_peer(peer, partial(self._sought, peer, self._seeker.ups))
             return None
         return trail.route, Via(trail.name, trail.holder, 0, UNBOUND)
 
     def broke(self, peer: bytes) -> None:
         """It leads nowhere any more."""
         self._seeker.forget(peer)
+
+    def _may_seek(self, peer: bytes) -> bool:
+        """Whoever was sought in vain is left alone for a while, unless a neighbour has come."""
+        if self._seeker.seeks((peer_name(peer),)):
+            return False
+        vain = self._vain.get(peer)
+        return vain is None or vain.ups != self._seeker.ups or self._ctx.now_us >= vain.until_us
+
+    def _sought(self, peer: bytes, ups: int, found: bool) -> None:
+        vain = self._vain.pop(peer, None)
+        if found:
+            return
+        times = vain.times + 1 if vain is not None and vain.ups == ups else 1
+        wait_us = self._ctx.config.seek_again_us << min(times - 1, DOUBLINGS)
+        self._vain[peer] = _Vain(times, self._ctx.now_us + wait_us, ups)
+        if len(self._vain) > VAIN_MAX:
+            del self._vain[next(iter(self._vain))]

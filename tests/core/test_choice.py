@@ -193,6 +193,7 @@ def test_a_peer_of_which_no_route_tells_is_reached_through_seek() -> None:
     assert g.peer.status().routes == a.peer.status().routes == ()
     heard = []
     g.peer._courier._deliver = heard.append
+    world.deliver(a, a.life, Ticked())  # what it sends is of this instant
     a.peer._courier.send(g.key.public_key, Kind.CANCEL, bytes(32))
     world.happen(a, Ticked())
     world.run(seconds=8)

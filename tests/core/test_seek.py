@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,11 +14,14 @@ from hypothesis import strategies as st
 
 from mfd.core.bloom import make_filter
 from mfd.core.config import Config
-from mfd.core.frames import Found, Open, Seek
+from mfd.core.context import Context
+from mfd.core.frames import Class, Found, Open, Seek
 from mfd.core.names import peer_name
+from mfd.core.pace import PEER_US, Pace
 from mfd.core.seek import FRAMES_PER_S, PASSED_MAX, PASSES_MAX
 from mfd.core.sources import Record, seal_record
-from mfd.sim.keys import SimKey
+from mfd.sim.keys import SimKey, sim_verify
+from tests.core.circuit_world import Ear
 from tests.core.seek_world import SECOND, Node, SeekWorld, line
 
 NAME = "digits/train"
@@ -112,6 +116,65 @@ def test_searches_are_paced_and_those_for_the_same_names_are_one() -> None:
         for stop in range(start + burst, len(times)):
             allowed = burst + (times[stop] - times[start]) / every
             assert stop - start + 1 <= allowed + 1e-3
+
+
+def test_searches_for_peers_in_vain_do_not_hold_up_those_for_holders() -> None:
+    """Rules: R-26, R-33"""
+    world = long_line(26, ONE)
+    world.hold(NAME, "b", "z")
+    world.run()
+    a, strangers = world.nodes["a"], [SimKey(bytes((n,))) for n in range(3)]
+    every_us = world.config.seek_every_us
+    for _ in range(60):  # as a courier does with what it has for them
+        for stranger in strangers:
+            a.circuits.connect(stranger.public_key, Class.THIN, None, b"", Ear())
+        world.run(1)
+    before_us = world.now
+    said = a.seek(NAME, but=ids(world, "b"))
+    while not said:
+        world.run(1)
+    assert said == [True]
+    assert world.now - before_us <= 5 * every_us  # one ring that may be due, and its own four
+
+
+def test_a_peer_sought_in_vain_is_left_alone_for_a_while() -> None:
+    """Rules: R-33"""
+    world = long_line(3)
+    world.run()
+    a, stranger = world.nodes["a"], SimKey(b"stranger").public_key
+    again_us = world.config.seek_again_us
+
+    def try_for(seconds: int) -> list[float]:
+        start, seen = world.now, len(rings(a))
+        for _ in range(seconds):
+            assert a.circuits.connect(stranger, Class.THIN, None, b"", Ear()) is None
+            world.run(1)
+        return [(when - start) / SECOND for _, when in rings(a)[seen:]]
+
+    wait = again_us // SECOND
+    began = try_for(8 * wait)
+    assert len(began) == 4  # at once, then after 1, 2, 4 waits
+    for number, (one, two) in enumerate(pairwise(began)):
+        assert two - one == pytest.approx(wait << number, abs=2)
+    world.link(99, "a", "c")
+    assert len(try_for(3)) >= 1  # a new neighbour may know the way
+
+
+def test_rings_wait_in_the_order_of_their_searches_and_cost_nothing_once_cancelled() -> None:
+    """Rules: R-26"""
+    ctx = Context(signer=SimKey(b"a"), verify=sim_verify, config=ONE, seed=b"")
+    pace, done = Pace(ctx), []
+    for number in range(len(ONE.seek_rings)):
+        assert pace.in_turn(0, partial(done.append, number)) is None  # at once
+    timers = [pace.in_turn(rank, partial(done.append, rank)) for rank in (7, PEER_US, 5, 9)]
+    assert len(done) == len(ONE.seek_rings)
+    assert timers[0] is not None
+    timers[0].cancel()
+    del done[:]
+    for _ in range(4):
+        ctx.now_us += ONE.seek_every_us + 2
+        ctx.run_timers()
+    assert done == [5, 9, PEER_US]
 
 
 def test_peers_are_found_by_their_id_though_they_announce_nothing() -> None:

@@ -27,6 +27,17 @@ def test_a_seed_of_the_swarm(seed: int) -> None:
     assert outcome.checked == outcome.events
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(36, id="an owner seeks two peers that are gone and, beside them, holders"),
+        pytest.param(53, id="a liar replays an OPEN over a shorter way"),
+    ],
+)
+def test_a_seed_that_was_broken_once(seed: int) -> None:
+    assert run(swarm(seed)).violation == ""
+
+
 def test_the_campaign_was_about_something() -> None:
     if len(OUTCOMES) < len(SEEDS):
         pytest.skip("only some seeds were run")

@@ -88,7 +88,7 @@ class CircuitFlow:
         if isinstance(frame, Open):
             if len(ledger.opens) >= OPENS_MAX:
                 del ledger.opens[next(iter(ledger.opens))]
-            ledger.opens.setdefault(frame.nonce, frame)
+            ledger.opens[frame.nonce] = frame  # a replay by a liar may come over another way
         elif isinstance(frame, Credit):
             credit = ledger.credit.setdefault(event.link, {})
             credit[frame.circuit] = credit.get(frame.circuit, 0) + frame.amount
