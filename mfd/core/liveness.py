@@ -169,7 +169,7 @@ class Liveness:
 
 def _verdict(silent_us: int, opinions: list[int]) -> str:
     """One phrase: what is wrong, and what others say."""
-    told = f"silent for {silent_us / 1e6:.0f} s"
+    told = f"silent for {silent_us / 1e6:.1f} s"
     if HEARD in opinions:
         return f"{told}, though a common neighbour hears it: the link is broken, not the peer"
     deaf = opinions.count(SILENT)
