@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import msgpack
 
+from mfd.core.blocks import BASE_KEY
 from mfd.core.certificates import Genesis, seal_genesis, walker_id
 from mfd.core.custody import PLAN_DOMAIN
 from mfd.core.events import Injected
-from mfd.packet.manifest import Manifest, Progress, sign_manifest
+from mfd.packet.manifest import Kind, Manifest, Progress, sign_manifest
 from mfd.packet.objects import LayerObject, object_digest
 from mfd.packet.plan import Plan, encode_plan
 from mfd.packet.signing import Signer, seal
@@ -41,7 +42,10 @@ def bear(
     reissue: str = "auto",
     software: str = "mfd",
 ) -> Birth:
-    """Make a walker of named layer objects, in order. `nonce`: 16 bytes of chance."""
+    """Make a walker of named layer objects, in order. `nonce`: 16 bytes of chance.
+
+    Where the plan tells of a frozen base, the model is one of adapters (P-29).
+    """
     plan_record = seal(PLAN_DOMAIN, encode_plan(plan), signer)
     shape = [[name, layer.raw_bytes] for name, layer in layers]
     model = object_digest(msgpack.packb(shape))
@@ -58,6 +62,7 @@ def bear(
             for index, (name, layer) in enumerate(layers)
         ),
         plan=genesis.plan,
+        kind=Kind.ADAPTER if BASE_KEY in plan.extra else Kind.LAYERS,
         progress=Progress(),
         claims={},
         software=software,

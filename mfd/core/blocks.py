@@ -2,7 +2,7 @@
 
 Rules of this file: pure functions of plan and progress. Where blocks have a fixed size, the block
 follows from lap and stops; where each peer takes as many layers as it can, it begins at the cursor.
-Source: spec/walk.md, W-05, W-06, W-26, W-27.
+Source: spec/walk.md, W-05, W-06, W-26, W-27, W-35.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from mfd.packet.manifest import Progress
 from mfd.packet.plan import Plan
 from mfd.packet.task import Range
 
-__all__ = ["Work", "cursor_of", "joined", "lies_within", "why_no_blocks", "work_of"]
+__all__ = ["BASE_KEY", "Work", "cursor_of", "joined", "lies_within", "why_no_blocks", "work_of"]
+
+BASE_KEY = 39  # plan field: so many of the first layers never learn (W-35)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,13 @@ def work_of(plan: Plan, progress: Progress, layers: int, before: Sequence[Range]
 
     `before` is what the stop before this one has trained, as its version says.
     """
-    every = ((0, layers),)
+    base = _base(plan, layers)
+    every = ((base, layers),)
     free = plan.layers_per_stop == 0
     if plan.mode == "fedavg":
         return Work(every)
     if plan.mode != "snake" or progress.lap < plan.full_laps:
-        return Work(every, (0, layers), sweep=True) if free else Work(every)
+        return Work(every, every[0], sweep=True) if free else Work(every)
     low, high = _body(plan, layers)
     if plan.order == "sweep":
         return Work(_with_ends(plan, (low, high), layers), (low, high), plan.layers_per_stop, True)
@@ -109,18 +112,26 @@ def joined(ranges: Sequence[Range]) -> tuple[Range, ...]:
 
 def _body(plan: Plan, layers: int) -> Range:
     """What is cut into blocks: never empty, even where head and first leave nothing."""
-    low, high = plan.body or (0, layers)
-    high = min(high, layers)
-    low = min(low, high - 1)
+    base = _base(plan, layers)
+    low, high = plan.body or (base, layers)
+    high = max(min(high, layers), base + 1)
+    low = min(max(low, base), high - 1)
     if plan.head and high == layers and high - low > 1:
         high -= 1
-    if plan.first and low == 0 and high - low > 1:
+    if plan.first and low == base and high - low > 1:
         low += 1
     return low, high
 
 
+def _base(plan: Plan, layers: int) -> int:
+    """How many of the first layers never learn; a number that leaves none to learn is none."""
+    base = plan.extra.get(BASE_KEY)
+    return base if type(base) is int and 0 < base < layers else 0
+
+
 def _with_ends(plan: Plan, block: Range, layers: int) -> tuple[Range, ...]:
-    ends = [(0, 1)] * plan.first + [(layers - 1, layers)] * plan.head
+    base = _base(plan, layers)
+    ends = [(base, base + 1)] * plan.first + [(layers - 1, layers)] * plan.head
     return joined([block, *ends])
 
 

@@ -142,7 +142,7 @@ def _round(plan: Plan, manifest: Manifest, me: bytes, reachable: tuple[bytes, ..
         return Wait(f"no holder of {_names(plan)} is known")
     lap = manifest.progress.lap
     journey = (lap / plan.laps, (lap + 1) / plan.laps)
-    return Round(reachable, ((0, len(manifest.layers)),), journey)
+    return Round(reachable, ranges_of(plan, manifest.progress, len(manifest.layers)), journey)
 
 
 def _stop(

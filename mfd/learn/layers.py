@@ -1,20 +1,20 @@
-"""A module as an ordered list of layers, and layers as objects that travel.
+"""Layers of a module as objects that travel; which layers there are is found in finding.py.
 
-Rules of this file: names are those of `state_dict` and never change. Every tensor of the state
-belongs to exactly one layer; a tied tensor belongs to the first layer that names it.
+Rules of this file: names are those of `state_dict` and never change.
 Source: spec/packet.md, section "Layer object".
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from mfd.learn.errors import LearnError
+from mfd.learn.finding import Layer, find_layers, name_layers
+from mfd.learn.splitting import split_at
 from mfd.packet.objects import LayerObject, pack_layer, unpack_layer
 from mfd.packet.task import LayerRef, Range
 from mfd.packet.tensors import TORCH_NAMES, Buffer
@@ -23,103 +23,22 @@ __all__ = [
     "Layer",
     "export_safetensors",
     "find_layers",
+    "free_ranges",
+    "frozen_count",
     "indices_of",
     "load",
     "load_model",
+    "name_layers",
     "pack",
     "pack_model",
     "split_at",
+    "state_bytes",
 ]
 
 TORCH_DTYPES: dict[str, torch.dtype] = {  # as far as this torch has them
     ours: getattr(torch, theirs) for ours, theirs in TORCH_NAMES.items() if hasattr(torch, theirs)
 }
 _DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One layer of a module: which tensors it owns and which submodules it runs."""
-
-    index: int
-    name: str
-    tensors: tuple[str, ...]  # keys of state_dict
-    modules: tuple[str, ...]  # names of the submodules that are in training mode with it
-    start: int | None  # first child, where the module is a Sequential
-
-
-def find_layers(module: nn.Module) -> list[Layer]:
-    """Slice a module into layers.
-
-    Children of a Sequential are layers. Otherwise the largest ModuleList gives the blocks, and what
-    lies before and after it the first and the last layer. Otherwise children are layers, those of a
-    Sequential child one by one. A child without state is joined to the layer before.
-    Raises: LearnError for a module without state.
-    """
-    state = module.state_dict(keep_vars=True)
-    first: dict[int, str] = {}
-    for key, tensor in state.items():
-        first.setdefault(id(tensor), key)  # a tied tensor is one object under two names
-    owned = list(first.values())
-    if not owned:
-        raise LearnError(f"{type(module).__name__} has no parameters, so there is nothing to learn")
-    units = _units(module, owned)
-    groups: list[tuple[str, list[str], list[str], int]] = []
-    for position, (name, keys, modules) in enumerate(units):
-        if groups and not keys:
-            groups[-1][2].extend(modules)
-        elif groups and not groups[-1][1]:  # leading units without state go with the first layer
-            groups[-1] = (name, keys, groups[-1][2] + modules, groups[-1][3])
-        else:
-            groups.append((name, keys, modules, position))
-    sequential = isinstance(module, nn.Sequential)
-    return [
-        Layer(i, name, tuple(keys), tuple(modules), start if sequential else None)
-        for i, (name, keys, modules, start) in enumerate(groups)
-    ]
-
-
-Unit = tuple[str, list[str], list[str]]  # name, tensors, modules
-
-
-def _units(module: nn.Module, owned: Sequence[str]) -> list[Unit]:
-    if isinstance(module, nn.Sequential):
-        return [_unit(name, owned) for name, _ in module.named_children()]
-    lists = [
-        (sum(p.numel() for p in m.parameters()), name, m)
-        for name, m in module.named_modules()
-        if isinstance(m, nn.ModuleList) and len(m) > 1
-    ]
-    if lists:
-        _, name, blocks = max(lists, key=lambda found: found[0])
-        return _around([f"{name}.{i}" for i in range(len(blocks))], owned)
-    units: list[Unit] = []
-    direct = [key for key in owned if "." not in key]
-    if direct:
-        units.append(("first", direct, []))
-    for name, child in module.named_children():
-        if isinstance(child, nn.Sequential):
-            units += [_unit(f"{name}.{sub}", owned) for sub, _ in child.named_children()]
-        else:
-            units.append(_unit(name, owned))
-    return units
-
-
-def _unit(name: str, owned: Sequence[str]) -> Unit:
-    return name, [key for key in owned if key.startswith(name + ".")], [name]
-
-
-def _around(blocks: list[str], owned: Sequence[str]) -> list[Unit]:
-    inner = [_unit(name, owned) for name in blocks]
-    inside = {key for _, keys, _ in inner for key in keys}
-    edge = next((i for i, key in enumerate(owned) if key in inside), len(owned))
-    before = [key for key in owned[:edge] if key not in inside]
-    after = [key for key in owned[edge:] if key not in inside]
-    return [("first", before, _parents(before)), *inner, ("last", after, _parents(after))]
-
-
-def _parents(keys: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(key.rpartition(".")[0] for key in keys if "." in key))
 
 
 def indices_of(ranges: Sequence[Range], count: int) -> list[int]:
@@ -129,15 +48,28 @@ def indices_of(ranges: Sequence[Range], count: int) -> list[int]:
     return sorted({i for lo, hi in ranges for i in range(lo, hi)})
 
 
-def split_at(
-    module: nn.Module, layers: Sequence[Layer], index: int
-) -> tuple[nn.Module | None, nn.Module]:
-    """Cut a Sequential in front of a layer; other modules stay whole: (None, module)."""
-    start = layers[index].start
-    if not isinstance(module, nn.Sequential) or not start:
-        return None, module
-    children = list(module.children())
-    return nn.Sequential(*children[:start]), nn.Sequential(*children[start:])
+def free_ranges(ranges: Sequence[Range], layers: Sequence[Layer]) -> tuple[Range, ...]:
+    """The ranges without frozen layers: the base of an adapter never learns, whatever a task says.
+
+    Raises: LearnError where nothing is left.
+    """
+    chosen = [i for i in indices_of(ranges, len(layers)) if not layers[i].frozen]
+    if not chosen:
+        raise LearnError(f"ranges {list(ranges)} hold frozen layers only, and those never learn")
+    starts = [i for i in chosen if i - 1 not in chosen]
+    ends = [i + 1 for i in chosen if i + 1 not in chosen]
+    return tuple(zip(starts, ends, strict=True))
+
+
+def frozen_count(layers: Sequence[Layer]) -> int:
+    """How many layers at the beginning never learn (spec/walk.md, W-18)."""
+    return sum(layer.frozen for layer in layers)
+
+
+def state_bytes(module: nn.Module) -> int:
+    """Bytes of a module's state, a tied tensor counted once; it may lie on the meta device."""
+    seen = {id(t): t.nbytes for t in module.state_dict(keep_vars=True).values()}
+    return sum(seen.values())
 
 
 def pack(module: nn.Module, layer: Layer) -> LayerObject:
@@ -146,6 +78,11 @@ def pack(module: nn.Module, layer: Layer) -> LayerObject:
     WARNING: the object borrows the module's memory; use it before the module changes.
     """
     state = module.state_dict(keep_vars=True)
+    for key in layer.tensors:
+        if state[key].is_meta:
+            raise LearnError(
+                f"tensor {key!r} is on the meta device: it has a shape but no values; load them"
+            )
     try:
         return pack_layer({key: state[key] for key in layer.tensors})
     except TypeError as exc:

@@ -115,14 +115,15 @@ class Learner:
         progress: Callable[[float], None] | None,
         cancelled: Callable[[], bool] | None,
     ) -> LearnResult:
-        from mfd.learn.layers import indices_of
+        from mfd.learn.layers import free_ranges, frozen_count, indices_of
         from mfd.learn.states import pack_with, state_of
         from mfd.learn.training import Options, train_blocks
 
         holding = self._holding_for(task, plan)
         options = Options.of(plan.learn)
         module = self._prepare(task, plan, read)
-        indices = indices_of(task.trained, len(self._layers))
+        ranges, base = free_ranges(task.trained, self._layers), frozen_count(self._layers)
+        indices = indices_of(ranges, len(self._layers))
         carries = options.carry and plan.mode != "fedavg"  # what is merged carries no state
         state = state_of((task.layers[i] for i in indices), read) if carries else {}
         for index in indices:  # whatever comes: these no longer hold what was loaded
@@ -130,8 +131,8 @@ class Learner:
         done = train_blocks(
             module,
             holding,
-            trained=task.trained,
-            body=task.body,
+            trained=ranges,
+            body=None if task.body is None else (max(task.body[0], base), task.body[1]),
             block=task.block,
             sweep=task.sweep,
             budget=self._memory,
@@ -222,34 +223,37 @@ class Learner:
     def _new_module(self, task: LearnTask, plan: Plan) -> nn.Module:
         import torch
 
-        from mfd.learn import zoo
+        from mfd.learn import recipes, zoo
+        from mfd.learn.layers import state_bytes
 
-        if "zoo" not in plan.recipe:
+        if not recipes.is_known(plan.recipe):
             if self._build is None:
                 known = ", ".join(sorted(zoo.ZOO))
                 raise LearnError(
-                    f"this peer cannot build the recipe {dict(plan.recipe)!r}; it knows {known}"
+                    f"this peer cannot build the recipe {dict(plan.recipe)!r}; it knows {known} "
+                    "and hf"
                 )
             return self._build_own(plan.recipe)
         try:
             with torch.device("meta"):
-                sketch = zoo.build(plan.recipe)
-            needed = sum(t.nbytes for t in sketch.state_dict().values())
+                needed = state_bytes(recipes.build(plan.recipe))
             brought = sum(ref.raw_bytes for ref in task.layers)
             if needed > brought * STATE_SLACK:
                 raise LearnError(
                     f"the recipe needs {needed} bytes, the packet's layers have {brought}"
                 )
-            return zoo.build(plan.recipe)
+            return recipes.build(plan.recipe)
         except LearnError:
             raise
         except ValueError as exc:
             raise LearnError(str(exc)) from exc
 
     def _build_own(self, recipe: Mapping[str, Any]) -> nn.Module:
+        from mfd.learn.hf import adapt
+
         assert self._build is not None
         try:
-            return self._build(recipe)
+            return adapt(self._build(recipe))
         except Exception as exc:  # a task boundary: the owner's code may raise anything
             raise LearnError(f"the recipe {dict(recipe)!r} cannot be built: {exc}") from exc
 

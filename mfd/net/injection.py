@@ -27,7 +27,7 @@ from mfd.net.store import DiskStore, StoreError
 from mfd.packet.carried import CarriedObject
 from mfd.packet.errors import PacketError
 from mfd.packet.limits import OBJECT_BYTES_MAX, PLAN_BYTES_MAX
-from mfd.packet.objects import Buffer
+from mfd.packet.objects import Buffer, wrap_object
 from mfd.packet.packet import Packet, decode, encode
 
 __all__ = [
@@ -177,6 +177,7 @@ def pack_model(walker: str, store: DiskStore) -> list[Buffer]:
         ]
     except (OSError, ValueError) as exc:
         raise InjectionError(f"the ledger cannot be read: {exc}") from exc
+    plans = {item.identity.genesis.plan: item.identity.plan_record for item in found}
     versions = [version for item in found if (version := _newest(item)) is not None]
     if len(versions) != 1:
         what = "more than one walker" if versions else "no walker"
@@ -186,6 +187,8 @@ def pack_model(walker: str, store: DiskStore) -> list[Buffer]:
         objects = {ref.digest: store.layer(ref.digest) for ref in version.manifest.layers}
     except StoreError as exc:
         raise InjectionError(f"the model is not whole here: {exc}") from exc
+    # the recipe stands in the plan: with it the packet alone tells what the tensors belong to
+    objects[version.manifest.plan] = wrap_object(plans[version.manifest.plan])
     return encode(Packet(version.manifest, version.record, version.signature, objects))
 
 

@@ -342,3 +342,25 @@ def test_a_round_of_federated_averaging() -> None:
     assert isinstance(ask(plan, manifest_of(), peer(1), holders), Move)  # run from home
     progress = after_round(plan, Progress(lap=1, stops=2), clients=2, steps=30)
     assert (progress.lap, progress.stops, progress.step) == (2, 4, 30)
+
+
+@pytest.mark.parametrize("mode", ["snake", "walk", "fedavg"])
+def test_a_frozen_base_never_learns(mode: str) -> None:
+    """Rules: W-35"""
+    plan = plan_of(mode=mode, full_laps=1, layers_per_stop=2, extra={39: 4})
+    trained = [ranges_of(plan, Progress(lap=lap, stops=lap), 9) for lap in range(4)]
+    assert trained[0] == ((4, 9),)
+    whole = mode != "snake"
+    assert trained[1:] == (
+        [((4, 9),)] * 3 if whole else [((4, 6), (8, 9)), ((6, 9),), *trained[1:2]]
+    )
+    for strange in (0, 9, -1, "4", True, None):
+        bare = replace(plan, extra={39: strange})
+        assert ranges_of(bare, Progress(), 9) == ((0, 9),), strange
+
+
+def test_a_round_leaves_the_base_alone() -> None:
+    """Rules: W-35"""
+    step = ask(plan_of(mode="fedavg", extra={39: 4}), manifest_of(6), HOME, [peer(1)])
+    assert isinstance(step, Round)
+    assert step.ranges == ((4, 6),)

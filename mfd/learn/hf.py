@@ -1,0 +1,212 @@
+"""Models of Hugging Face by recipe: built from a configuration that travels, never from a hub.
+
+    {"hf": {"class": "AutoModelForCausalLM", "config": {"model_type": "gpt2", "n_layer": 2, ...}},
+     "lora": {"r": 8, "alpha": 16, "targets": ["c_attn"]},      optional, see lora.py
+     "layers": {"body": ["*.h.*"], "rest": ["*"]}}              optional, see finding.name_layers
+
+Rules of this file: code never travels and none is fetched: `trust_remote_code` does not exist here,
+keys of a configuration that could name code, kernels, weights or a place are refused, and the hub
+is offline while a model is built. Sizes come from strangers: all are bounded.
+Tensors: B batch, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from mfd.learn.finding import name_layers
+
+__all__ = ["HEADS", "adapt", "build", "config_of", "is_hf", "portable"]
+
+HEADS = {  # class -> the plan's task
+    "AutoModelForCausalLM": "language",
+    "AutoModelForTokenClassification": "language",
+    "AutoModelForSequenceClassification": "classification",
+    "AutoModelForImageClassification": "classification",
+}
+NUMBER_MAX = 1 << 21  # one width, length or size of a vocabulary in a configuration
+DEPTH_MAX = 1024  # blocks: neighbouring layers are grouped beyond 256
+FORBIDDEN = (  # parts of keys behind which code, kernels, weights or places could stand
+    "auto_map", "trust", "quantization", "implementation", "kernel", "backbone", "pretrained",
+    "path", "url", "revision", "timm", "adapter", "repo",
+)  # fmt: skip
+LEFT_OUT = (  # of a configuration that is made into a recipe: where it came from, labels' names
+    "_name_or_path", "architectures", "transformers_version", "auto_map", "id2label", "label2id",
+    "dtype", "torch_dtype",
+)  # fmt: skip
+DTYPES = ("float32", "bfloat16", "float16")
+MARK = "mfd_adapted"
+KNOWN = ("hf", "lora", "layers", "axes")
+
+
+def is_hf(module: nn.Module) -> bool:
+    """Whether a module is a model of transformers or PEFT; neither is imported to find out."""
+    return any(c.__name__ in ("PreTrainedModel", "PeftModel") for c in type(module).__mro__)
+
+
+def adapt(module: nn.Module) -> nn.Module:
+    """Let a model take rows of tokens and answer logits alone; others are left as they are.
+
+    Names and tensors stay. Tokens that are the configuration's padding are masked where the model
+    answers once a row: x_BT -> logits_BC. A language model sees no mask: x_BT -> logits_BTV.
+    """
+    if not is_hf(module) or getattr(module, MARK, False):
+        return module
+    config: Any = module.config
+    config.use_cache = False
+    module.register_forward_pre_hook(_mask, with_kwargs=True)
+    module.register_forward_hook(_logits)
+    setattr(module, MARK, True)
+    return module
+
+
+def _mask(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    config: Any = module.config
+    pad = getattr(config, "pad_token_id", None)
+    whole: Any = module
+    inner = whole.get_base_model() if hasattr(module, "get_base_model") else module
+    whole_rows = type(inner).__name__.endswith(("CausalLM", "LMHeadModel"))
+    if pad is None or whole_rows or not args or "attention_mask" in kwargs:
+        return None
+    if args[0].is_floating_point():
+        return None
+    mask = args[0] != pad
+    mask[:, 0] = True  # a row of nothing else still needs a token to look at
+    return args, kwargs | {"attention_mask": mask.long()}
+
+
+def _logits(_: nn.Module, args: tuple[Any, ...], out: Any) -> Any:
+    return getattr(out, "logits", out)
+
+
+def build(recipe: Mapping[str, Any]) -> nn.Module:
+    """Make the model that a recipe names, with initial values of the library's own.
+
+    Raises: ValueError, one sentence.
+    """
+    strange = [key for key in recipe if key not in KNOWN]
+    if strange:
+        raise ValueError(f"a recipe with hf has no {strange[0]!r}; it has {', '.join(KNOWN)}")
+    with _offline():
+        config, kind = config_of(recipe)
+        dtype = getattr(torch, recipe["hf"].get("dtype", "float32"))
+        try:
+            import transformers
+
+            module = getattr(transformers, kind).from_config(config, dtype=dtype)
+            if "lora" in recipe:
+                from mfd.learn.lora import with_lora
+
+                module = with_lora(module, recipe["lora"], kind)
+        except Exception as exc:
+            raise ValueError(f"the model cannot be built: {_first_line(exc)}") from exc
+    if "layers" in recipe:
+        name_layers(module, recipe["layers"])
+    return adapt(module.eval())
+
+
+def config_of(recipe: Mapping[str, Any]) -> tuple[Any, str]:
+    """The configuration and the class of a recipe, checked. Raises: ValueError."""
+    hf = recipe.get("hf")
+    if not isinstance(hf, Mapping) or not isinstance(hf.get("config"), Mapping):
+        raise ValueError('a recipe with hf is {"hf": {"class": ..., "config": {...}}}')
+    for key in hf:
+        if key not in ("class", "config", "dtype"):
+            raise ValueError(f"recipe hf has no {key!r}; it has class, config, dtype")
+    kind, values = hf.get("class", "AutoModelForCausalLM"), dict(hf["config"])
+    if kind not in HEADS:
+        raise ValueError(f"recipe hf: class is one of {', '.join(HEADS)}, not {kind!r}")
+    if hf.get("dtype", "float32") not in DTYPES:
+        raise ValueError(f"recipe hf: dtype is one of {', '.join(DTYPES)}, not {hf['dtype']!r}")
+    _check(values, "config")
+    try:
+        from transformers import CONFIG_MAPPING
+    except ImportError as exc:
+        raise ValueError(f"models of Hugging Face need {exc.name}: pip install 'mfd[hf]'") from exc
+    family = values.pop("model_type", None)
+    if not isinstance(family, str) or family not in CONFIG_MAPPING:
+        raise ValueError(f"transformers has no model_type {family!r}")
+    try:
+        config = CONFIG_MAPPING[family].from_dict(values)
+    except Exception as exc:
+        raise ValueError(f"the configuration does not fit {family}: {_first_line(exc)}") from exc
+    return config, kind
+
+
+def _first_line(exc: Exception) -> str:
+    return " ".join(str(exc).split())[:300] or type(exc).__name__
+
+
+def _check(value: object, where: str) -> None:
+    """Refuse what could name code or a place, and sizes out of range. Raises: ValueError."""
+    match value:
+        case Mapping():
+            for key, inner in value.items():
+                words = str(key).lower()
+                if inner is not None and any(part in words for part in FORBIDDEN):
+                    raise ValueError(f"recipe hf: {where}.{key} is not allowed in a plan")
+                if type(inner) is int and "layer" in words and abs(inner) > DEPTH_MAX:
+                    raise ValueError(f"recipe hf: {where}.{key} is {inner}, above {DEPTH_MAX}")
+                _check(inner, f"{where}.{key}")
+        case list() | tuple():
+            if len(value) > DEPTH_MAX:
+                raise ValueError(f"recipe hf: {where} has {len(value)} entries > {DEPTH_MAX}")
+            for inner in value:
+                _check(inner, where)
+        case int() if abs(value) > NUMBER_MAX:
+            raise ValueError(f"recipe hf: {where} is {value}, above {NUMBER_MAX}")
+
+
+def portable(config: Any, kind: str) -> dict[str, Any]:
+    """Make `{"class": ..., "config": ...}` of a configuration. Raises: ValueError."""
+    values = {k: v for k, v in config.to_diff_dict().items() if k not in LEFT_OUT}
+    values = {k: v for k, v in values.items() if v is not None and not _forbids(k)}
+    values["model_type"] = config.model_type
+    if HEADS[kind] == "classification" or kind == "AutoModelForTokenClassification":
+        values["num_labels"] = config.num_labels
+    made = {"class": kind, "config": _plain(values)}
+    dtype = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    if dtype != "float32":
+        made["dtype"] = dtype
+    config_of({"hf": made})
+    return made
+
+
+def _forbids(key: str) -> bool:
+    return any(part in key.lower() for part in FORBIDDEN)
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return {str(k): _plain(v) for k, v in value.items()}
+        case list() | tuple() | set():
+            return [_plain(v) for v in value]
+        case bool() | int() | float() | str() | None:
+            return value
+        case _:
+            raise ValueError(f"{value!r} in the configuration is no plain value")
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Nothing is fetched while a model is built, whatever a configuration says."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        from huggingface_hub import constants
+    except ImportError as exc:
+        raise ValueError(f"models of Hugging Face need {exc.name}: pip install 'mfd[hf]'") from exc
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
