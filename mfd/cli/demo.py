@@ -186,7 +186,8 @@ def _travel(
 ) -> Outcome:
     """Send one walker and follow it home."""
     from mfd.cli.plans import make_plan
-    from mfd.cli.sending import build, make_walker, open_model, save
+    from mfd.cli.saving import open_model, save
+    from mfd.cli.sending import build, make_walker
     from mfd.net.keys import KeyPair
 
     client = fleet.client(home)

@@ -37,6 +37,17 @@ Token = Annotated[
     typer.Option(envvar="MFD_API_TOKEN_FILE", help="File with the API token of the peer."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Hf = Annotated[
+    Path | None,
+    typer.Option("--hf", help="Model of Hugging Face instead: a config.json or its folder."),
+]
+Head = Annotated[
+    str | None, typer.Option(help="Of such a model: causal, sequence, token or image.")
+]
+Labels = Annotated[int | None, typer.Option(min=1, help="How many its classifier tells apart.")]
+Lora = Annotated[
+    str | None, typer.Option(help="Adapters learn alone: r=8,alpha=16,targets=c_attn+c_proj.")
+]
 Walker = Annotated[str, typer.Argument(help="Id of a walker, or its beginning.")]
 
 
@@ -61,7 +72,13 @@ def send(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Another field, or option of learning."),
     ] = None,
-    init: Annotated[Path | None, typer.Option(help="First tensors (.safetensors).")] = None,
+    hf: Hf = None,
+    head: Head = None,
+    labels: Labels = None,
+    lora: Lora = None,
+    init: Annotated[
+        Path | None, typer.Option(help="First tensors (.safetensors); with --hf also: random.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of initial values and training.")] = None,
     follow: Annotated[bool, typer.Option(help="Show every hop until the model is home.")] = True,
     out: Annotated[Path | None, typer.Option(help="Save the model that came home.")] = None,
@@ -71,6 +88,7 @@ def send(
 ) -> None:
     """Send a model to the data."""
     from mfd.cli import travel
+    from mfd.cli.models import hf_order
 
     travel.send(
         travel.Order(
@@ -86,6 +104,7 @@ def send(
             sets=sets or [],
             init=init,
             key=key,
+            hf=hf_order(hf, head, labels, lora),
         ),
         api,
         token_file,
@@ -162,13 +181,26 @@ def routes(as_json: Json = False, api: Api = None, token_file: Token = None) -> 
 
 @app.command()
 def layers(
-    recipe: Annotated[str, typer.Argument(help="As cnn:inputs=1x8x8,classes=10.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe as cnn:inputs=1x8x8,classes=10; a plan file; a folder or config.json of "
+            "Hugging Face; a .safetensors file; py:MODULE:FUNCTION."
+        ),
+    ],
+    *,
+    head: Head = None,
+    labels: Labels = None,
+    lora: Lora = None,
+    allow_py: Annotated[bool, typer.Option("--allow-py", help="Run that function.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show the layers into which a model is cut."""
     from mfd.cli import reading
+    from mfd.cli.models import hf_order, module_of
 
-    reading.layers(recipe, as_json=as_json)
+    found = module_of(model, hf_order(Path(model), head, labels, lora), allow_py=allow_py)
+    reading.layers(found, as_json=as_json)
 
 
 @app.command()

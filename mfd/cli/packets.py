@@ -10,7 +10,7 @@ from typing import Any
 
 import mfd
 from mfd.cli.errors import CommandError, Misuse, nearest
-from mfd.cli.sending import save, write_whole
+from mfd.cli.saving import save, write_whole
 from mfd.cli.view import data_size, print_json, print_table
 from mfd.packet.choosing import Choice, choose_all
 from mfd.packet.chunks import Encoding

@@ -19,7 +19,7 @@ from typing import Any
 
 from mfd.cli.errors import CommandError, Misuse
 from mfd.cli.packets import check, map_file, open_packet
-from mfd.cli.sending import write_whole
+from mfd.cli.saving import write_whole
 from mfd.cli.view import data_size, print_json, print_table
 from mfd.packet.envelope import IndexEntry
 from mfd.packet.errors import PacketError

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mfd.cli.client import Client
 from mfd.cli.view import brief, data_size, print_json, print_table, printable, span
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["everybody", "layers", "peers", "routes", "status"]
 
@@ -189,25 +192,32 @@ def brief_name(name: str) -> str:
     return "@" + brief(name[1:]) if name.startswith("@") else name
 
 
-def layers(recipe: str, *, as_json: bool) -> None:
-    """Print the layers of a model and what each weighs."""
-    from mfd.cli.plans import parse_recipe
-    from mfd.cli.sending import build
+def layers(module: nn.Module, *, as_json: bool) -> None:
+    """Print the layers of a model and what each weighs; `tied`: other names of its tensors."""
+    from mfd.cli.errors import CommandError
+    from mfd.learn.errors import LearnError
+    from mfd.learn.finding import find_layers, tied_names
+    from mfd.learn.layers import raw_bytes
 
-    module = build(parse_recipe(recipe))
-    from mfd.learn.layers import find_layers, pack
-
+    try:
+        found, tied = find_layers(module), tied_names(module)
+    except LearnError as exc:
+        raise CommandError(str(exc)) from exc
     state = module.state_dict()
-    rows = [
-        {
-            "index": layer.index,
-            "name": layer.name,
-            "tensors": len(layer.tensors),
-            "parameters": sum(state[key].numel() for key in layer.tensors),
-            "bytes": pack(module, layer).raw_bytes,
-        }
-        for layer in find_layers(module)
-    ]
+    rows: list[dict[str, Any]] = []
+    for layer in found:
+        names = [name for name, owner in tied.items() if owner in layer.tensors]
+        rows.append(
+            {
+                "index": layer.index,
+                "name": layer.name,
+                "tensors": len(layer.tensors),
+                "parameters": sum(state[key].numel() for key in layer.tensors),
+                "bytes": raw_bytes(module, layer),
+                "tied": names if as_json else " ".join(names) or "-",
+                "trains": not layer.frozen if as_json else "no" if layer.frozen else "yes",
+            }
+        )
     if as_json:
         print_json({"layers": rows})
         return

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mfd.cli.client import Client, Unreachable
 from mfd.cli.errors import CommandError, Misuse
 from mfd.cli.view import brief, console, data_size, hop_line, print_json, report_line
+
+if TYPE_CHECKING:
+    from mfd.cli.models import HfOrder
 
 __all__ = ["Order", "get", "send", "trace"]
 
@@ -17,7 +20,6 @@ Json = dict[str, Any]
 
 MODEL_BYTES_MAX = 16 << 30
 STORY = {"arrived", "chosen", "handed", "measured", "stop"}  # and what goes wrong is always shown
-ENDINGS = (".safetensors", ".mfd")
 HOME = "done"  # the role of a walker whose journey is over
 
 
@@ -31,12 +33,14 @@ class Order:
     sets: Sequence[str]
     init: Path | None
     key: Path | None
+    hf: HfOrder | None = None
 
 
 def send(
     order: Order, api: str | None, token_file: Path | None, *, follow: bool, out: Path | None
 ) -> None:
     """Make a walker, hand it to a peer, and follow it home."""
+    from mfd.cli.models import from_hf, with_base
     from mfd.cli.plans import make_plan
     from mfd.cli.sending import build, make_walker, user_key
 
@@ -46,8 +50,14 @@ def send(
     client = Client(api, token_file)
     table = _gather(order)
     home = bytes.fromhex(client.get("status")["peer"])
-    plan = make_plan(table, home)
-    module = build(plan.recipe, seed=plan.seed, init=order.init)
+    module = None
+    if order.hf is not None:
+        hf = replace(order.hf, init=order.init, seed=int(table.get("seed", 0)))
+        table["recipe"], module = from_hf(hf, table.get("recipe"))
+    plan = make_plan(_with_task(table), home)
+    if module is None:
+        module = build(plan.recipe, seed=plan.seed, init=order.init)
+    plan = with_base(plan, module)
     walker, parts = make_walker(module, plan, user_key(order.key))
     size = data_size(sum(memoryview(part).nbytes for part in parts))
     client.post_walker(parts)
@@ -56,6 +66,15 @@ def send(
         _follow(client, walker, out)
     else:
         print(f"follow it with: {_again(client, walker)}")
+
+
+def _with_task(table: dict[str, Any]) -> dict[str, Any]:
+    """A model of Hugging Face knows whether it answers once a row or once a token."""
+    if "task" in table or "hf" not in table.get("recipe", {}):
+        return table
+    from mfd.learn.recipes import task_of
+
+    return {**table, "task": task_of(table["recipe"])}
 
 
 def _gather(order: Order) -> dict[str, Any]:
@@ -78,7 +97,7 @@ def _gather(order: Order) -> dict[str, Any]:
 
 def get(client: Client, prefix: str, out: Path) -> None:
     """Save the newest version of a walker that a peer holds."""
-    from mfd.cli.sending import open_model, save
+    from mfd.cli.saving import open_model, save
 
     _check_out(out)
     body = client.model(prefix, MODEL_BYTES_MAX)
@@ -94,10 +113,10 @@ def _check_out(out: Path | None) -> None:
     """Find out before a long journey. Raises: Misuse."""
     if out is None:
         return
-    if out.suffix not in ENDINGS:
-        raise Misuse(f"--out {out}: a model is saved as {' or '.join(ENDINGS)}")
-    if not out.absolute().parent.is_dir():
-        raise Misuse(f"--out {out}: there is no folder {out.absolute().parent}")
+    from mfd.cli.saving import check_out
+
+    if (wrong := check_out(out)) is not None:
+        raise Misuse(wrong)
 
 
 def trace(client: Client, prefix: str, *, follow: bool, out: Path | None, as_json: bool) -> None:

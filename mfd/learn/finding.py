@@ -20,7 +20,15 @@ from torch import nn
 from mfd.learn.errors import LearnError
 from mfd.packet.limits import LAYERS_MAX
 
-__all__ = ["Layer", "find_layers", "flat_children", "is_adapted", "name_layers", "owned_names"]
+__all__ = [
+    "Layer",
+    "find_layers",
+    "flat_children",
+    "is_adapted",
+    "name_layers",
+    "owned_names",
+    "tied_names",
+]
 
 NAMES_BYTES_MAX = 16 << 10  # of all layers together: a manifest of 32 KiB holds digests too
 STAGE_SHARE = 0.9  # of a stage's parameters lie in its own list of blocks
@@ -108,6 +116,21 @@ def owned_names(module: nn.Module) -> list[str]:
                 f"tensors {one!r} and {two!r} overlap in memory but are not the same: clone one"
             )
     return list(dict.fromkeys(first.values()))
+
+
+def tied_names(module: nn.Module) -> dict[str, str]:
+    """Names in the state that stand for another's tensor -> the name that owns it."""
+    state = module.state_dict(keep_vars=True)
+    owners = owned_names(module)
+    known: dict[object, str] = {}
+    for key in owners:
+        known[id(state[key])] = key
+        known.setdefault(_place(key, state[key]) or id(state[key]), key)
+    return {
+        key: known.get(id(tensor)) or known[_place(key, tensor)]
+        for key, tensor in state.items()
+        if key not in set(owners)
+    }
 
 
 def _place(key: str, tensor: torch.Tensor) -> object:

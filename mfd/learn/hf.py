@@ -22,7 +22,7 @@ from torch import nn
 
 from mfd.learn.finding import name_layers
 
-__all__ = ["HEADS", "adapt", "build", "config_of", "is_hf", "portable"]
+__all__ = ["HEADS", "LEFT_OUT", "adapt", "build", "config_json", "config_of", "is_hf", "portable"]
 
 HEADS = {  # class -> the plan's task
     "AutoModelForCausalLM": "language",
@@ -87,9 +87,10 @@ def _logits(_: nn.Module, args: tuple[Any, ...], out: Any) -> Any:
     return getattr(out, "logits", out)
 
 
-def build(recipe: Mapping[str, Any]) -> nn.Module:
+def build(recipe: Mapping[str, Any], base: nn.Module | None = None) -> nn.Module:
     """Make the model that a recipe names, with initial values of the library's own.
 
+    `base` takes the place of the model without adapters, where its values are known already.
     Raises: ValueError, one sentence.
     """
     strange = [key for key in recipe if key not in KNOWN]
@@ -101,7 +102,7 @@ def build(recipe: Mapping[str, Any]) -> nn.Module:
         try:
             import transformers
 
-            module = getattr(transformers, kind).from_config(config, dtype=dtype)
+            module = base or getattr(transformers, kind).from_config(config, dtype=dtype)
             if "lora" in recipe:
                 from mfd.learn.lora import with_lora
 
@@ -178,6 +179,16 @@ def portable(config: Any, kind: str) -> dict[str, Any]:
         made["dtype"] = dtype
     config_of({"hf": made})
     return made
+
+
+def config_json(recipe: Mapping[str, Any]) -> str:
+    """What transformers expects as `config.json` beside the weights. Raises: ValueError."""
+    with torch.device("meta"):
+        module = build(recipe)
+    config: Any = module.config
+    config.architectures = [type(module).__name__]
+    text: str = config.to_json_string()
+    return text
 
 
 def _forbids(key: str) -> bool:

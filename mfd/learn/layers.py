@@ -6,7 +6,7 @@ Source: spec/packet.md, section "Layer object".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from torch import nn
 from mfd.learn.errors import LearnError
 from mfd.learn.finding import Layer, find_layers, name_layers
 from mfd.learn.splitting import split_at
-from mfd.packet.objects import LayerObject, pack_layer, unpack_layer
+from mfd.packet.objects import LayerObject, object_bytes, pack_layer, unpack_layer
 from mfd.packet.task import LayerRef, Range
 from mfd.packet.tensors import TORCH_NAMES, Buffer
 
@@ -31,6 +31,8 @@ __all__ = [
     "name_layers",
     "pack",
     "pack_model",
+    "raw_bytes",
+    "sketch",
     "split_at",
     "state_bytes",
 ]
@@ -38,6 +40,7 @@ __all__ = [
 TORCH_DTYPES: dict[str, torch.dtype] = {  # as far as this torch has them
     ours: getattr(torch, theirs) for ours, theirs in TORCH_NAMES.items() if hasattr(torch, theirs)
 }
+EMBEDDING = ("embed", "wte", "wpe", "shared.weight")
 _DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
@@ -64,6 +67,53 @@ def free_ranges(ranges: Sequence[Range], layers: Sequence[Layer]) -> tuple[Range
 def frozen_count(layers: Sequence[Layer]) -> int:
     """How many layers at the beginning never learn (spec/walk.md, W-18)."""
     return sum(layer.frozen for layer in layers)
+
+
+def raw_bytes(module: nn.Module, layer: Layer) -> int:
+    """Size of the layer's object; the module may lie on the meta device.
+
+    Raises: LearnError for an element type that cannot travel.
+    """
+    state = module.state_dict(keep_vars=True)
+    strange = [key for key in layer.tensors if state[key].dtype not in _DTYPE_NAMES]
+    if strange:
+        raise LearnError(f"tensor {strange[0]!r} is {state[strange[0]].dtype}: it cannot travel")
+    return object_bytes(
+        {key: (_DTYPE_NAMES[state[key].dtype], tuple(state[key].shape)) for key in layer.tensors}
+    )
+
+
+def sketch(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> nn.Module:
+    """A module with these names, {name: (element type, shape)}, and without values or code.
+
+    Members that are numbered are taken for a list. Raises: LearnError for a type without a name
+    in this torch.
+    """
+    root = nn.Module()
+    # a file has lost the order of its author: embeddings come first by their names
+    for key in sorted(tensors, key=lambda key: not any(word in key for word in EMBEDDING)):
+        dtype, shape = tensors[key]
+        if dtype not in TORCH_DTYPES:
+            raise LearnError(f"tensor {key!r} is {dtype}, which this torch does not have")
+        *path, last = key.split(".")
+        place = root
+        for name in path:
+            if name not in place._modules:
+                place.add_module(name, nn.Module())
+            place = place.get_submodule(name)
+        empty = torch.empty(shape, dtype=TORCH_DTYPES[dtype], device="meta")
+        place.register_buffer(last, empty)
+    _number(root)
+    return root
+
+
+def _number(module: nn.Module) -> None:
+    for name, child in list(module.named_children()):
+        _number(child)
+        inner = dict(child.named_children())
+        numbers = [str(i) for i in range(len(inner))]
+        if len(inner) > 1 and set(inner) == set(numbers) and not child._buffers:
+            setattr(module, name, nn.ModuleList(inner[number] for number in numbers))
 
 
 def state_bytes(module: nn.Module) -> int:

@@ -5,17 +5,18 @@ Rules of this file: a recipe may come from a stranger; ValueError is the only wa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["build", "init", "is_known", "task_of"]
+__all__ = ["build", "init", "is_known", "seeded", "task_of"]
 
 MAKERS = ("zoo", "hf")
+T = TypeVar("T")
 
 
 def is_known(recipe: Mapping[str, Any]) -> bool:
@@ -39,9 +40,14 @@ def build(recipe: Mapping[str, Any]) -> nn.Module:
 
 def init(recipe: Mapping[str, Any], seed: int) -> nn.Module:
     """Build with initial values that depend on the recipe and the seed alone."""
+    return seeded(seed, lambda: build(recipe))
+
+
+def seeded(seed: int, make: Callable[[], T]) -> T:
+    """Make something with the chance of a seed; what others draw is not disturbed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(recipe)
+        return make()
 
 
 def task_of(recipe: Mapping[str, Any]) -> str:

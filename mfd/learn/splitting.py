@@ -176,7 +176,9 @@ def _trial(config: Any) -> torch.Tensor:
         wave = torch.linspace(-1, 1, config.num_channels * size[0] * size[1])
         picture: torch.Tensor = wave.reshape(1, config.num_channels, *size)
         return picture
-    tokens = torch.arange(2, 2 + PROBE[0] * PROBE[1]).reshape(PROBE) % config.vocab_size
+    tokens: torch.Tensor = (
+        torch.arange(2, 2 + PROBE[0] * PROBE[1]).reshape(PROBE) % config.vocab_size
+    )
     pad = config.pad_token_id
     if isinstance(pad, int):
         tokens[tokens == pad] = (pad + 1) % config.vocab_size

@@ -122,6 +122,14 @@ def _lay_out(tensors: Mapping[str, Any]) -> list[Buffer]:
     return parts
 
 
+def object_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
+    """Size of a layer object with such tensors, {name: (dtype, shape)}, before there are values."""
+    rows = sorted((name.encode(), dtype, shape) for name, (dtype, shape) in tensors.items())
+    sizes = [DTYPES[dtype][0] * prod(shape) for _, dtype, shape in rows]
+    table = _pack_table([(key, dtype, shape, 0) for key, dtype, shape in rows])
+    return len(table) + sum(size + -size % ALIGN_BYTES for size in sizes)
+
+
 def wrap_object(*parts: Buffer) -> LayerObject:
     """Name consecutive parts, of a layer or of any other content, by their digest."""
     size = sum(memoryview(part).nbytes for part in parts)

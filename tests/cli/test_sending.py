@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mfd.cli.errors import CommandError, Misuse
-from mfd.cli.sending import build, make_walker, open_model, save, user_key
+from mfd.cli.saving import open_model, save
+from mfd.cli.sending import build, make_walker, user_key
 from mfd.net.injection import InjectionReader
 from mfd.net.keys import KeyPair, verify
 from mfd.packet import Packet, Plan, Tensor, decode, encode
