@@ -16,8 +16,9 @@ import numpy as np
 
 from mfd.core.birth import bear
 from mfd.core.effects import Report
+from mfd.core.walk import BASE_KEY
 from mfd.learn.holdings import Holding
-from mfd.learn.layers import find_layers, load, pack
+from mfd.learn.layers import find_layers, frozen_count, load, pack
 from mfd.learn.learner import Learner
 from mfd.packet.objects import Buffer, LayerObject
 from mfd.packet.plan import Plan
@@ -100,7 +101,9 @@ def run(
     """Train `model` by letting it travel; every node that holds data trains the layers it gets.
 
     `data(part, parts)` returns (x, y) of one holder: x (samples, ...) float or integer arrays, y
-    (samples,) integer labels. `topology` is a Topology, a graph file, or "kind:nodes" such as
+    (samples,) integer labels; of a language model both are tokens, y one later. A model of Hugging
+    Face answers with its logits; of one with adapters (PEFT) those alone learn and travel, once
+    the base is where they go. `topology` is a Topology, a graph file, or "kind:nodes" such as
     "ring:5". Where the topology names no holders, every node is one. `test` is (x, y) held at
     home, measured after each lap. `order`, `head`, `first` and `body` are those of a plan;
     `layers_per_stop` 0 leaves the size of a block to the memory that the topology gives each node.
@@ -120,11 +123,13 @@ def run(
     world = World(seed)
     device = (lambda: copy.deepcopy(model), samples_per_s)
     _build(world, graph, _holdings(shards, held_out, home), device)
+    base = frozen_count(find_layers(model))
     plan = Plan(
         recipe={"local": type(model).__qualname__},
         names=(TRAIN,),
         home=world.hosts[home].key.public_key,
         mode=mode,
+        task="language" if next(iter(shards.values()))[1].ndim == 2 else "classification",
         verify=(TEST,) if held_out is not None else (),
         laps=laps,
         order=order,
@@ -136,6 +141,7 @@ def run(
         min_holders=len(holders),
         seed=seed,
         learn=learn,
+        extra={BASE_KEY: base} if base else {},
     )
     return _travel(world, world.hosts[home], plan, model)
 

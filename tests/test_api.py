@@ -82,3 +82,28 @@ def test_a_walker_that_cannot_come_home_says_what_it_waits_for() -> None:
     islands = Topology({name: Node() for name in "abc"}, (Edge("a", "b"),))
     with pytest.raises(RunError, match="2 of 3 holders"):
         mfd.run(net(), shard, topology=islands, laps=1)
+
+
+@pytest.mark.parametrize("mode", ["snake", "walk", "fedavg"])
+def test_adapters_travel_alone_and_their_base_keeps_every_bit(mode: str) -> None:
+    """Rules: W-35"""
+    pytest.importorskip("peft")
+    from mfd.learn import recipes
+    from tests.learn import hfmodels
+
+    model = recipes.init(hfmodels.with_lora(hfmodels.GPT2), 1)
+
+    def tokens(part: int, parts: int) -> tuple[np.ndarray, np.ndarray]:
+        starts = np.random.default_rng([part, parts]).integers(0, 64, (24, 1))
+        made = (starts + 3 * np.arange(13)) % 64
+        return made[:, :-1], made[:, 1:]
+
+    result = mfd.run(
+        model, tokens, topology="line:3", mode=mode, laps=2, layers_per_stop=1, lr=2e-2, epochs=3.0
+    )
+    before, after = model.state_dict(), result.model.state_dict()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed
+    assert all("lora_" in key for key in changed)
+    stops = [h for h in result.history if h["kind"] == "stop"]
+    assert stops[-1]["loss"] < stops[0]["loss_before"]

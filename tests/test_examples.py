@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,10 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def run(name: str) -> str:
+def run(name: str, *arguments: str) -> str:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / name)],
+        [sys.executable, str(ROOT / "examples" / name), *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -39,3 +40,14 @@ def test_snake_in_ten_lines() -> None:
     route, accuracy, _ = out.splitlines()
     assert route.count("->") == 14
     assert float(accuracy.rstrip("]").split()[-1].strip("'")) > 0.9, out
+
+
+def test_lora_snake() -> None:
+    """The base travels once to each peer, adapters alone after that, and the model learns."""
+    layers, came, perplexity = run("lora_snake.py", "--laps", "2", "--epochs", "1").splitlines()
+    assert layers == "10 layers, of which 6 are frozen"
+    first, *others = json.loads(came[came.index("[") :])
+    assert first == 0
+    assert min(others[:3]) > 3 * max(others[3:])
+    before, *_, after = json.loads(perplexity[perplexity.index("[") :].replace("'", ""))
+    assert after < before / 4

@@ -175,7 +175,8 @@ def _read_weights(
     from mfd.learn import recipes
 
     own: Any = base.config
-    log, family = transformers.utils.logging, getattr(transformers, kind)
+    log: Any = transformers.utils.logging
+    family = getattr(transformers, kind)
     before, bar = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()  # it would draw a table of what we say in one sentence
     log.disable_progress_bar()

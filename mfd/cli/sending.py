@@ -61,9 +61,17 @@ def build(recipe: Mapping[str, Any], *, seed: int = 0, init: Path | None = None)
 
 def load_into(module: nn.Module, path: Path) -> None:
     """Put the tensors of a safetensors file into a module. Raises: Misuse."""
+    from mfd.learn.finding import tied_names
+
     try:
         found = map_safetensors(path)
-        module.load_state_dict(to_state_dict(State(found.tensors, found.aliases)))
+        brought = to_state_dict(State(found.tensors, found.aliases))
+        for name, owner in tied_names(module).items():  # files hold a tied tensor once
+            if owner in brought:
+                brought.setdefault(name, brought[owner])
+            elif name in brought:
+                brought[owner] = brought[name]
+        module.load_state_dict(brought)
     except (OSError, PacketError) as exc:
         raise Misuse(f"model {path} cannot be read: {exc}") from exc
     except RuntimeError as exc:

@@ -5,6 +5,8 @@
     npz:FILE?x=images&y=labels&scale=255        arrays; without a scale, whole numbers are tokens
     csv:FILE?label=COLUMN&standardise=1         a table with a header row, .gz or not
     text:FILE?length=64                         bytes, for language models
+    tokens:FILE?tokenizer=PLACE&length=64       text in tokens, for language models; see texts.py
+    tsv:FILE?tokenizer=PLACE&text=0&label=1     sentences with labels, in tokens
     py:MODULE:FUNCTION                          the owner's own function, where the owner allows it
 
 Every scheme also takes `split=train|test|all` (a fixed stratified 80/20 cut; idx: the published
@@ -27,7 +29,7 @@ from urllib.parse import parse_qsl, unquote
 
 import numpy as np
 
-from mfd.learn import readers
+from mfd.learn import readers, texts
 from mfd.learn.errors import HoldingError
 from mfd.learn.partition import partition, split_indices
 
@@ -260,4 +262,5 @@ SCHEMES: dict[str, Scheme] = {
         lambda a: readers.read_text(Path(a.place), int(float(a.options.get("length", "64")))),
     ),
     "py": Scheme((), "all", _check_py, lambda a: readers.read_py(a.place)),
+    **{name: Scheme(*parts) for name, parts in texts.SCHEMES.items()},
 }

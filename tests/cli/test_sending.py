@@ -121,3 +121,22 @@ def test_the_users_key_is_made_once_and_private(
     first = user_key(None)
     assert (tmp_path / "mfd" / "key").stat().st_mode & 0o777 == 0o600
     assert user_key(None).public_key == first.public_key
+
+
+def test_a_file_may_hold_a_tied_tensor_once_under_either_name(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from safetensors.torch import save_file
+
+    from tests.learn.hfmodels import GPT2
+
+    module, path = build(GPT2, seed=1), tmp_path / "m.safetensors"
+    state = dict(module.state_dict())
+    head = state.pop("lm_head.weight")
+    save_file(state, path)
+    other = build(GPT2, seed=2, init=path)
+    assert torch.equal(other.state_dict()["lm_head.weight"], head)
+    state["lm_head.weight"] = state.pop("transformer.wte.weight")
+    save_file(state, path)
+    third = build(GPT2, seed=3, init=path)
+    assert torch.equal(third.state_dict()["transformer.wte.weight"], head)
