@@ -34,7 +34,8 @@ import torch
 
 import mfd
 from mfd.learn import Holding, hf, holdings, recipes
-from mfd.learn.layers import find_layers, frozen_count, indices_of, pack, state_bytes
+from mfd.learn.layers import find_layers, frozen_count, indices_of, pack
+from mfd.learn.memory import state_bytes
 from mfd.learn.training import Options, measure, train
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,8 @@ import numpy as np
 import mfd
 from mfd.learn import Holding
 from mfd.learn.hf import build
-from mfd.learn.layers import find_layers, frozen_count, state_bytes
+from mfd.learn.layers import find_layers, frozen_count
+from mfd.learn.memory import state_bytes
 from mfd.learn.recipes import init
 from mfd.learn.training import Options, measure, train
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mfd.core.birth import bear
+from mfd.core.blocks import BASE_KEY
 from mfd.core.effects import Report
-from mfd.core.walk import BASE_KEY
 from mfd.learn.holdings import Holding
 from mfd.learn.layers import find_layers, frozen_count, load, pack
 from mfd.learn.learner import Learner

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mfd.cli.errors import CommandError, Misuse, nearest
 from mfd.cli.plans import parse_recipe, read_plan
 from mfd.cli.sending import build
-from mfd.core.walk import BASE_KEY
+from mfd.core.blocks import BASE_KEY
 from mfd.packet.errors import PacketError
 from mfd.packet.plan import Plan
 from mfd.packet.safetensors import map_safetensors

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mfd.cli.errors import CommandError
-from mfd.core.walk import BASE_KEY
+from mfd.core.blocks import BASE_KEY
 from mfd.net.keys import verify
 from mfd.packet.carried import CarriedObject
 from mfd.packet.errors import PacketError

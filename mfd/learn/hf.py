@@ -107,7 +107,7 @@ def build(recipe: Mapping[str, Any], base: nn.Module | None = None) -> nn.Module
                 from mfd.learn.lora import with_lora
 
                 module = with_lora(module, recipe["lora"], kind)
-        except Exception as exc:
+        except Exception as exc:  # every family fails in its own way
             raise ValueError(f"the model cannot be built: {_first_line(exc)}") from exc
     if "layers" in recipe:
         name_layers(module, recipe["layers"])
@@ -137,7 +137,7 @@ def config_of(recipe: Mapping[str, Any]) -> tuple[Any, str]:
         raise ValueError(f"transformers has no model_type {family!r}")
     try:
         config = CONFIG_MAPPING[family].from_dict(values)
-    except Exception as exc:
+    except Exception as exc:  # every family checks its own values in its own way
         raise ValueError(f"the configuration does not fit {family}: {_first_line(exc)}") from exc
     return config, kind
 

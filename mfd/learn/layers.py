@@ -34,7 +34,6 @@ __all__ = [
     "raw_bytes",
     "sketch",
     "split_at",
-    "state_bytes",
 ]
 
 TORCH_DTYPES: dict[str, torch.dtype] = {  # as far as this torch has them
@@ -114,12 +113,6 @@ def _number(module: nn.Module) -> None:
         numbers = [str(i) for i in range(len(inner))]
         if len(inner) > 1 and set(inner) == set(numbers) and not child._buffers:
             setattr(module, name, nn.ModuleList(inner[number] for number in numbers))
-
-
-def state_bytes(module: nn.Module) -> int:
-    """Bytes of a module's state, a tied tensor counted once; it may lie on the meta device."""
-    seen = {id(t): t.nbytes for t in module.state_dict(keep_vars=True).values()}
-    return sum(seen.values())
 
 
 def pack(module: nn.Module, layer: Layer) -> LayerObject:

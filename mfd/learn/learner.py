@@ -224,7 +224,7 @@ class Learner:
         import torch
 
         from mfd.learn import recipes, zoo
-        from mfd.learn.layers import state_bytes
+        from mfd.learn.memory import state_bytes
 
         if not recipes.is_known(plan.recipe):
             if self._build is None:
