@@ -28,7 +28,6 @@ ADJUSTED = {"batch": 64, "lr": 2e-3, "distill": 0.0}
 ROWS: dict[str, dict[str, Any]] = {
     "centralised": {"mode": "centralised", "learn": PLAIN | {"lr": 2e-3}},
     "walk": {"mode": "walk", "laps": 4, "learn": AIDED},
-    "fedavg": {"mode": "fedavg", "rounds": 20, "learn": ADJUSTED},
     "snake, full_laps 2": {
         "mode": "snake",
         "laps": 4,
@@ -43,6 +42,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "layers_per_stop": 3,
         "learn": AIDED,
     },
+    "fedavg": {"mode": "fedavg", "rounds": 20, "learn": ADJUSTED},
 }
 
 
