@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -151,13 +151,18 @@ def run(mode: str, args: argparse.Namespace, seed: int) -> dict[str, Any]:
         passes = epochs * args.laps / (args.rounds if mode == "fedavg" else 1)
         plain = {"distill": 0.0, "logit_adjustment": 0.0, "anchor": 0.0}
         args.learn |= {"epochs": passes, "lr": args.baseline_lr, **plain}
+    return {"mode": mode, **journey(args, seed)}
+
+
+def journey(args: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Learn as `args` say, measure on the test data: accuracy in percent, bytes, wall seconds."""
     world = World(args, seed)
     started = time.perf_counter()
-    {"snake": snake, "walk": snake, "fedavg": fedavg, "centralised": centralised}[mode](world, args)
+    modes = {"snake": snake, "walk": snake, "fedavg": fedavg, "centralised": centralised}
+    modes[args.mode](world, args)
     seconds = time.perf_counter() - started
     measured = world.perform("measure", "test")
     return {
-        "mode": mode,
         "seed": seed,
         "accuracy": round(100 * measured["accuracy"], 2),
         "loss": round(measured["loss"], 4),
@@ -171,6 +176,18 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+
+
+def pairs(texts: Iterable[str]) -> dict[str, Any]:
+    """KEY=VALUE, values as JSON where they are that."""
+    split = (text.partition("=") for text in texts)
+    return {key: _value(value) for key, _, value in split}
+
+
+def numbers(text: str) -> list[int]:
+    """1-3 or 1,2."""
+    first, dash, last = text.partition("-")
+    return list(range(int(first), int(last) + 1)) if dash else [int(n) for n in text.split(",")]
 
 
 def main() -> None:
@@ -192,14 +209,10 @@ def main() -> None:
     parser.add_argument("--learn", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--recipe", nargs="*", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()
-    for name in ("learn", "recipe"):
-        pairs = (pair.partition("=") for pair in getattr(args, name))
-        setattr(args, name, {key: _value(value) for key, _, value in pairs})
-    first, dash, last = args.seeds.partition("-")
-    seeds = range(int(first), int(last) + 1) if dash else map(int, args.seeds.split(","))
+    args.learn, args.recipe = pairs(args.learn), pairs(args.recipe)
     modes = ["centralised", "snake", "walk", "fedavg"] if args.mode == "all" else [args.mode]
     rows = []
-    for seed in seeds:
+    for seed in numbers(args.seeds):
         for mode in modes:
             rows.append(run(mode, args, seed))
             print(json.dumps(rows[-1]), flush=True)
