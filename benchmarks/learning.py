@@ -1,4 +1,4 @@
-r"""Every table on learning, one section a claim; each section is a script of its own beside this one.
+r"""Every table on learning, a section a claim; each section is a script of its own beside this one.
 
     python benchmarks/learning.py                     which sections there are
     python benchmarks/learning.py memory --help       one of them
