@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from mfd.core.ages import aged, ages_of, walkers_of
 from mfd.core.blocks import Work, lies_within
 from mfd.core.choice import Choice
 from mfd.core.commits import Commits
@@ -18,6 +19,7 @@ from mfd.core.custody import Role, Version, Walker
 from mfd.core.errands import Errands
 from mfd.core.handover import Handover
 from mfd.core.lease import Leases
+from mfd.core.meeting import Meetings
 from mfd.core.notices import Notices
 from mfd.core.parking import Parking
 from mfd.core.rounds import Rounds
@@ -35,8 +37,7 @@ from mfd.core.walk import (
     decide,
 )
 from mfd.core.walkers import Walkers
-from mfd.packet.plan import encode_plan
-from mfd.packet.task import LearnResult, LearnTask, Range
+from mfd.packet.task import LearnResult, Range
 
 __all__ = ["Journey"]
 
@@ -65,6 +66,14 @@ class Journey:
         self.appeared = self._parking.appeared
         self._handover = handover
         self._commits = Commits(ctx, walkers, self._parking)
+        self._meetings = Meetings(
+            ctx,
+            walkers,
+            choice=choice,
+            notices=notices,
+            parking=self._parking,
+            commits=self._commits,
+        )
         self._rounds = Rounds(
             ctx,
             walkers,
@@ -106,6 +115,8 @@ class Journey:
             return
         now_us = self._ctx.now_us
         walker.shunned = {h: t for h, t in walker.shunned.items() if t > now_us}
+        if self._meetings.begins(walker, version):
+            return
         if self._choice.seeks(walker, version, partial(self._sought, walker, version)):
             walker.busy = True
             return
@@ -117,6 +128,7 @@ class Journey:
             verifiers=self._choice.verifiers(walker),
             measured=walker.measured == version.digest,
             shunned=frozenset(walker.shunned),
+            crowded=self._ctx.me in self._choice.apart(walker),
         )
         if not isinstance(step, SkipLap):
             self._parking.patient(walker)
@@ -167,7 +179,7 @@ class Journey:
         name = names[version.manifest.progress.lap % len(names)]
         walker.busy = True
         walker.activity = f"training layers {shown(work.ranges)} on {name}"
-        seed = seed_of(walker.plan.seed, version.manifest.seq, self._ctx.me)
+        seed = seed_of(_seed(walker), version.manifest.seq, self._ctx.me)
         task = training_task(walker.plan, version.manifest, name, work, (journey, seed))
         self._ctx.learn(
             task,
@@ -210,8 +222,9 @@ class Journey:
             layers=len(before.layers),
             trained=trained,
         )
+        samples = float(result.claims.get("samples", 0.0))
         manifest = replace(
-            relayer(before, result),
+            aged(relayer(before, result), walker.plan, ranges, samples),
             parents=(version.digest,),
             trained=trained,
             progress=progress,
@@ -238,6 +251,9 @@ class Journey:
             return
         self._parking.patient(walker)
         walker.busy = True
+        seen, known = len(progress.visited), progress.holders or walker.plan.min_holders
+        told = f"lap {progress.lap + 1} ends after {seen} of {known} holders: the others stay away"
+        self._notices.tell(walker, "skipped", {"reason": told})
         progress = after_round(walker.plan, version.manifest.progress, clients=0, steps=0)
         self._commits.progress(walker, version, progress)
 
@@ -254,4 +270,12 @@ class Journey:
         assert walker.version is not None
         manifest, came = walker.version.manifest, walker.arrived_bytes
         told = {"seq": manifest.seq, "came_bytes": came, "stops": manifest.progress.stops}
+        if walkers_of(walker.plan) > 1:
+            told["siblings"] = len(ages_of(manifest))  # whose learning is in it, its own too
         self._ctx.report("arrived", walker=walker.id.hex(), **told)
+
+
+def _seed(walker: Walker) -> int:
+    """The plan's seed; siblings learn each with its own."""
+    seed = walker.plan.seed
+    return seed + int.from_bytes(walker.id[:4], "little") if walkers_of(walker.plan) > 1 else seed
