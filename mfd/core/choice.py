@@ -2,7 +2,7 @@
 
 Rules of this file: it decides when a search is worth its frames; which of the holders comes next is
 the walk's decision. It forgets with a restart.
-Source: spec/walk.md, W-3, W-14, W-15.
+Source: spec/walk.md, W-03, W-14, W-15, W-43.
 """
 
 from __future__ import annotations
