@@ -104,10 +104,6 @@ def run(
     first: bool = False,
     body: tuple[int, int] | None = None,
     home: str = "",
-    walkers: int = 1,
-    merge: str = "",
-    choose: str = "",
-    gate: float | None = None,
     samples_per_s: float = 10_000.0,
     **learn: str | float | bool,
 ) -> Run:
@@ -118,12 +114,9 @@ def run(
     "ring:5". Where the topology names no holders, every node is one. `test` is (x, y) held at
     home, measured after each lap. `order`, `head`, `first` and `body` are those of a plan;
     `layers_per_stop` 0 leaves the size of a block to the memory that the topology gives each node.
-    With `walkers` above 1 so many copies travel at once and merge where they meet, by the rule
-    `merge`; the model that comes back has seen what all of them have. `choose` orders the holders,
-    `gate` admits siblings. `learn` goes to the trainer: epochs, batch, lr, distill, ...
-
-    Raises: ValueError or TypeError for arguments that do not fit; RunError where the walker does
-    not come home.
+    `walkers` above 1 travel at once and merge where they meet by `merge` and `gate`: what comes
+    back has seen what all have. `choose` orders holders. All else goes to the trainer: epochs, ...
+    Raises: ValueError or TypeError for what does not fit; RunError where no walker comes home.
     """
     graph = _graph(topology)
     holders = _holders(graph)
@@ -151,14 +144,16 @@ def run(
         full_laps=full_laps,
         min_holders=len(holders),
         seed=seed,
+        extra=_extra(learn),
         learn=learn,
-        extra=_extra(walkers, merge, choose, gate),
     )
     return _travel(world, world.hosts[home], plan, model)
 
 
-def _extra(walkers: int, merge: str, choose: str, gate: float | None) -> dict[int, Any]:
-    """The plan's optional fields. Raises: ValueError for what no peer would read."""
+def _extra(learn: dict[str, Any]) -> dict[int, Any]:
+    """Take the plan's optional fields out. Raises: ValueError for what no peer would read."""
+    walkers, gate = learn.pop("walkers", 1), learn.pop("gate", None)
+    merge, choose = str(learn.pop("merge", "")), str(learn.pop("choose", ""))
     extra: dict[int, Any] = {WALKERS_KEY: walkers} if walkers != 1 else {}
     extra |= {MERGE_KEY: merge} if merge else {}
     extra |= {CHOOSE_KEY: choose} if choose else {}

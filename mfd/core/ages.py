@@ -23,6 +23,7 @@ __all__ = [
     "Rule",
     "aged",
     "ages_of",
+    "fits",
     "gate_of",
     "has_news",
     "joined",
@@ -114,12 +115,11 @@ def with_ages(manifest: Manifest, ages: Ages) -> Manifest:
 
 def aged(manifest: Manifest, plan: Plan, ranges: Sequence[Range], samples: float) -> Manifest:
     """Return the manifest after its walker has trained these layers with so many samples."""
-    count = walkers_of(plan)
-    if count == 1:
+    if walkers_of(plan) == 1:
         return manifest
-    ages, layers = ages_of(manifest), len(manifest.layers)
-    known = next(iter(ages.values()), ())
-    size = len(known) or (layers if count * layers <= COUNTS_MAX else 1)
+    ages, size = ages_of(manifest), _size(plan, len(manifest.layers))
+    if not fits(plan, manifest):
+        ages = {}
     before = ages.get(manifest.walker[:MARK_BYTES], (0,) * size)
     more = min(int(max(samples, 1.0)), COUNT_MAX) if samples < COUNT_MAX else COUNT_MAX
     trained = {i for low, high in ranges for i in range(low, high)} if size > 1 else {0}
@@ -127,6 +127,16 @@ def aged(manifest: Manifest, plan: Plan, ranges: Sequence[Range], samples: float
     if manifest.walker[:MARK_BYTES] not in ages and len(ages) >= WALKERS_MAX:
         return manifest
     return with_ages(manifest, {**ages, manifest.walker[:MARK_BYTES]: after})
+
+
+def fits(plan: Plan, manifest: Manifest) -> bool:
+    """Say whether a version's ages have the form that its plan and model give them."""
+    size = _size(plan, len(manifest.layers))
+    return all(len(counts) == size for counts in ages_of(manifest).values())
+
+
+def _size(plan: Plan, layers: int) -> int:
+    return layers if walkers_of(plan) * layers <= COUNTS_MAX else 1
 
 
 def joined(versions: Sequence[Ages]) -> dict[bytes, tuple[int, ...]]:

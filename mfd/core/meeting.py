@@ -12,7 +12,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import exp
 
-from mfd.core.ages import Ages, ages_of, gate_of, has_news, joined, rule_of, weights, with_ages
+from mfd.core.ages import (
+    Ages,
+    ages_of,
+    fits,
+    gate_of,
+    has_news,
+    joined,
+    rule_of,
+    weights,
+    with_ages,
+)
 from mfd.core.choice import Choice, going_home
 from mfd.core.commits import Commits
 from mfd.core.context import Context, Timer
@@ -22,6 +32,7 @@ from mfd.core.parking import Parking
 from mfd.core.tasks import relayer
 from mfd.core.walk import rests
 from mfd.core.walkers import Walkers
+from mfd.packet.manifest import Manifest
 from mfd.packet.objects import object_digest
 from mfd.packet.plan import encode_plan
 from mfd.packet.task import LEFT_OUT, LearnResult, LearnTask, Sibling
@@ -106,7 +117,8 @@ class Meetings:
             sibling.version
             for sibling in self._newest_first(siblings)
             if sibling.version is not None
-            and abs(sibling.version.manifest.seq - version.manifest.seq) <= SEQ_AHEAD_MAX
+            and _is_like(version.manifest, sibling.version.manifest)
+            and fits(sibling.plan, sibling.version.manifest)
             and has_news(mine, ages_of(sibling.version.manifest))
             and all(digest in self._walkers.objects for digest in sibling.version.objects)
         ][: self._ctx.config.siblings_max]
@@ -219,6 +231,13 @@ class Meetings:
         if walker.version is version and walker.role is Role.OWN:
             self._notices.tell(walker, MERGED, {"with": "", "left_out": reason})
             self._parking.again(walker, 0)
+
+
+def _is_like(mine: Manifest, other: Manifest) -> bool:
+    """Whether a version can be of the same model, and leaves room for numbers above its own."""
+    names = [(ref.index, ref.name) for ref in mine.layers]
+    same = names == [(ref.index, ref.name) for ref in other.layers] and mine.model == other.model
+    return same and other.seq <= mine.seq + SEQ_AHEAD_MAX
 
 
 def _left_out(meeting: _Meeting, claims: Mapping[str, float]) -> dict[bytes, str]:

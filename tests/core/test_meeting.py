@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from mfd.core.ages import ages_of, has_news
 from mfd.core.config import Config
-from mfd.core.custody import Role
+from mfd.core.custody import Role, Walker
 from mfd.packet.objects import unpack_layer
 from mfd.packet.task import LearnResult, LearnTask
 from mfd.sim.checks import Watch
@@ -292,3 +293,30 @@ def test_the_weights_are_those_of_the_samples() -> None:
         wanted = sum(s.share(ref.index) * value(s.layers[ref.index]) for s in task.siblings)
         np.testing.assert_allclose(value(ref), wanted, rtol=1e-5, atol=1e-5)
     assert LearnTask.from_wire(task.to_wire()) == task
+
+
+def test_what_is_no_version_of_the_same_model_is_not_merged() -> None:
+    """Rules: W-44"""
+    world, ids = sent(2)
+    home = world.hosts["a"]
+    assert world.run(until=lambda: len(reports(home, "stop")) >= 1, seconds=100)
+    peer = home.peer
+    meetings, mine = peer._journey._meetings, walkers(world, "a")
+    own, other = (mine[i] for i in ids)
+    assert own.version is not None
+    blank = replace(own.version.manifest, extra={})  # as if it had seen nothing
+    version = replace(own.version, manifest=blank, record=b"another")
+
+    def lies(**fields: object) -> bool:
+        made = replace(own.version.manifest, **fields)
+        stranger = Walker(other.identity, Role.SHADOW, replace(own.version, manifest=made))
+        return meetings._meeting(version, [stranger]) is None
+
+    layers = own.version.manifest.layers
+    assert not lies()
+    assert lies(layers=layers[:2])
+    assert lies(layers=tuple(replace(ref, name=f"x{ref.index}") for ref in layers))
+    assert lies(seq=1 << 30)
+    assert lies(model=bytes(32))
+    assert lies(extra={41: [[bytes(8), b"\1\0\0\0"]]})  # one count for all of three layers
+    assert lies(extra={})
