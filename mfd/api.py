@@ -14,9 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mfd.core.ages import (
+    GATE_KEY,
+    MERGE_KEY,
+    RULES,
+    WALKERS_KEY,
+    gate_of,
+    rule_of,
+    walkers_of,
+)
 from mfd.core.birth import bear
 from mfd.core.blocks import BASE_KEY
 from mfd.core.effects import Report
+from mfd.core.walk import CHOOSE_KEY, POLICIES, policy_of
 from mfd.learn.holdings import Holding
 from mfd.learn.layers import find_layers, frozen_count, load, pack
 from mfd.learn.learner import Learner
@@ -53,7 +63,7 @@ class Run:
     """What came back."""
 
     model: nn.Module  # a trained copy; the module given is left as it was
-    history: tuple[Mapping[str, Any], ...]  # one entry a stop and one a measurement, in order
+    history: tuple[Mapping[str, Any], ...]  # one entry a stop, merge and measurement, in order
     route: tuple[str, ...]  # node names in order of stops
     wire_bytes: int  # everything that crossed a link, each link counted
     seconds: float  # virtual time from start to home
@@ -107,10 +117,9 @@ def run(
     "ring:5". Where the topology names no holders, every node is one. `test` is (x, y) held at
     home, measured after each lap. `order`, `head`, `first` and `body` are those of a plan;
     `layers_per_stop` 0 leaves the size of a block to the memory that the topology gives each node.
-    `learn` goes to the trainer: epochs, batch, lr, distill, ...
-
-    Raises: ValueError or TypeError for arguments that do not fit; RunError where the walker does
-    not come home.
+    `walkers` above 1 travel at once and merge where they meet by `merge` and `gate`: what comes
+    back has seen what all have. `choose` orders holders. All else goes to the trainer: epochs, ...
+    Raises: ValueError or TypeError for what does not fit; RunError where no walker comes home.
     """
     graph = _graph(topology)
     holders = _holders(graph)
@@ -140,10 +149,30 @@ def run(
         full_laps=full_laps,
         min_holders=len(holders),
         seed=seed,
+        extra=_extra(learn) | ({BASE_KEY: base} if base else {}),
         learn=learn,
-        extra={BASE_KEY: base} if base else {},
     )
     return _travel(world, world.hosts[home], plan, model)
+
+
+def _extra(learn: dict[str, Any]) -> dict[int, Any]:
+    """Take the plan's optional fields out. Raises: ValueError for what no peer would read."""
+    walkers, gate = learn.pop("walkers", 1), learn.pop("gate", None)
+    merge, choose = str(learn.pop("merge", "")), str(learn.pop("choose", ""))
+    extra: dict[int, Any] = {WALKERS_KEY: walkers} if walkers != 1 else {}
+    extra |= {MERGE_KEY: merge} if merge else {}
+    extra |= {CHOOSE_KEY: choose} if choose else {}
+    extra |= {GATE_KEY: gate} if gate is not None else {}
+    plan = Plan({}, (TRAIN,), bytes(32), extra=extra)
+    if walkers_of(plan) != walkers:
+        raise ValueError(f"walkers is {walkers}: a number from 1 to 64")
+    if merge and rule_of(plan).name != merge.partition(":")[0]:
+        raise ValueError(f"merge is {merge!r}: one of {', '.join(RULES)}, or such as near:0.3")
+    if choose and policy_of(plan) != choose:
+        raise ValueError(f"choose is {choose!r}: one of {', '.join(POLICIES)}")
+    if gate_of(plan) != gate:
+        raise ValueError(f"gate is {gate!r}: a number from 0")
+    return extra
 
 
 def _graph(topology: Topology | str | Path) -> Topology:
@@ -193,24 +222,34 @@ def _build(
 def _travel(world: World, home: Host, plan: Plan, model: nn.Module) -> Run:
     layers = find_layers(model)
     user = SimKey(b"user")
-    nonce = plan.seed.to_bytes(16, "little")
-    birth = bear(plan, [(layer.name, pack(model, layer)) for layer in layers], user, nonce=nonce)
-    for made in birth.objects:
-        home.disk.add(made)
-    world.happen(home, birth.event)
+    packed = [(layer.name, pack(model, layer)) for layer in layers]
+    ids: dict[str, int] = {}
+    for number in range(walkers_of(plan)):
+        nonce = (plan.seed | number << 64).to_bytes(16, "little")
+        birth = bear(plan, packed, user, nonce=nonce)
+        for made in birth.objects:
+            home.disk.add(made)
+        world.happen(home, birth.event)
+        ids[birth.walker.hex()] = number + 1
 
-    _bring_home(world, home)
+    _bring_home(world, home, len(ids))
     assert home.peer is not None
-    version = home.peer.version(birth.walker)
+    heir = next(w.heir for w in home.peer.status().walkers if w.walker in ids)
+    version = home.peer.version(bytes.fromhex(heir))
     assert version is not None
     trained = copy.deepcopy(model)
     for layer, ref in zip(find_layers(trained), version.manifest.layers, strict=True):
         load(trained, layer, home.disk.read(ref.digest))
     by_id = {host.key.public_key.hex(): name for name, host in world.hosts.items()}
     history = tuple(
-        {"kind": r.kind, "second": at / 1e6, **_named(r.fields, by_id)}
+        {
+            "kind": r.kind,
+            "second": at / 1e6,
+            **_named(r.fields, by_id),
+            **({"walker": ids.get(str(r.fields.get("walker")), 0)} if len(ids) > 1 else {}),
+        }
         for at, r in home.reports
-        if r.kind in ("stop", "measured", "reissued")
+        if r.kind in ("stop", "merged", "measured", "reissued")
     )
     return Run(
         model=trained,
@@ -221,27 +260,28 @@ def _travel(world: World, home: Host, plan: Plan, model: nn.Module) -> Run:
     )
 
 
-def _bring_home(world: World, home: Host) -> None:
-    """Let time pass until the walker is home. Raises: RunError once nothing moves any more."""
+def _bring_home(world: World, home: Host, count: int) -> None:
+    """Let time pass until so many are home. Raises: RunError once nothing moves any more."""
 
     def of(kind: str) -> list[tuple[Host, Report]]:
         return [(h, r) for h in world.hosts.values() for _, r in h.reports if r.kind == kind]
 
     def over() -> bool:
-        return bool(home.reports and home.reports[-1][1].kind == "arrived") or broken()
+        news = home.reports[-1][1].kind if home.reports else ""
+        return (news == "arrived" and len(of("arrived")) == count) or broken()
 
     def broken() -> bool:
         return any(h.reports and h.reports[-1][1].kind == FAILED for h in world.hosts.values())
 
     told = -1
     while not world.run(until=over, seconds=QUIET_SECONDS):
-        count = sum(len(h.reports) for h in world.hosts.values())
+        reports = sum(len(h.reports) for h in world.hosts.values())
         walkers = [w for h in world.hosts.values() if h.peer for w in h.peer.status().walkers]
         learning = any(w.activity.startswith("training") for w in walkers)
-        if count == told and not learning:
+        if reports == told and not learning:
             states = sorted({w.activity for w in walkers if w.role == "own"})
             raise RunError(f"the walker did not come home; it is {' and '.join(states)}")
-        told = count
+        told = reports
     if broken():
         host, report = of(FAILED)[0]
         raise RunError(f"{host.name} could not learn: {report.fields['reason']!s}")

@@ -44,6 +44,27 @@ def test_a_snake_learns_and_the_given_model_is_left_alone() -> None:
     assert set(result.route) == {"peer1", "peer2", "peer3"}
 
 
+@pytest.mark.parametrize(("mode", "choose"), [("walk", ""), ("snake", ""), ("gossip", "")])
+def test_several_walkers_bring_back_one_model(mode: str, choose: str) -> None:
+    keys = {"topology": "ring:4", "laps": 3, "layers_per_stop": 1, "lr": 0.01, "mode": mode}
+    result = mfd.run(net(), shard, walkers=3, merge="clip:2", gate=5.0, choose=choose, **keys)
+    again = mfd.run(net(), shard, walkers=3, merge="clip:2", gate=5.0, choose=choose, **keys)
+    assert state(result.model) == state(again.model)
+    stops = [h for h in result.history if h["kind"] == "stop"]
+    assert {h["walker"] for h in stops} == {1, 2, 3}
+    assert len(stops) == 36
+    assert any(h["kind"] == "merged" and h["with"] for h in result.history)
+    x, y = (torch.from_numpy(part) for part in shard(9, 9))
+    result.model.eval()
+    assert float((result.model(x).argmax(1) == y).float().mean()) > 0.8
+
+
+def test_what_no_peer_would_read_is_refused() -> None:
+    for wrong in ({"walkers": 65}, {"merge": "magic"}, {"choose": "best"}, {"gate": -1.0}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} is "):
+            mfd.run(net(), shard, topology="ring:3", **wrong)
+
+
 def test_the_same_seed_gives_the_same_model_and_another_seed_another() -> None:
     runs = [mfd.run(net(), shard, topology="line:3", laps=2, seed=s) for s in (5, 5, 6)]
     assert state(runs[0].model) == state(runs[1].model)

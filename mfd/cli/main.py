@@ -59,7 +59,7 @@ def send(
         typer.Argument(help="Which model, as cnn:inputs=1x8x8,classes=10; or a plan file."),
     ] = None,
     plan: Annotated[Path | None, typer.Option(help="Plan file (TOML).")] = None,
-    mode: Annotated[str | None, typer.Option(help="snake, walk or fedavg.")] = None,
+    mode: Annotated[str | None, typer.Option(help="snake, walk, fedavg or gossip.")] = None,
     names: Annotated[
         list[str] | None,
         typer.Option(help="Data name whose holders are visited; digits means digits/... too."),
@@ -80,6 +80,9 @@ def send(
         Path | None, typer.Option(help="First tensors (.safetensors); with --hf also: random.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of initial values and training.")] = None,
+    walkers: Annotated[
+        int | None, typer.Option(help="So many walkers at once; they merge where they meet.")
+    ] = None,
     follow: Annotated[bool, typer.Option(help="Show every hop until the model is home.")] = True,
     out: Annotated[Path | None, typer.Option(help="Save the model that came home.")] = None,
     key: Annotated[Path | None, typer.Option(help="Your key; default ~/.config/mfd/key.")] = None,
@@ -100,6 +103,7 @@ def send(
                 "verify": verify,
                 "laps": laps,
                 "seed": seed,
+                "walkers": walkers,
             },
             sets=sets or [],
             init=init,

@@ -17,14 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from mfd.cli.errors import Misuse, nearest, read_toml
-from mfd.core.policy import CHOOSE_KEY, POLICIES
+from mfd.core.ages import GATE_KEY, MERGE_KEY, RULES, WALKERS_KEY, gate_of, rule_of, walkers_of
+from mfd.core.walk import CHOOSE_KEY, POLICIES
 from mfd.packet.plan import MODES, Plan, encode_plan
 
 __all__ = ["join_plan", "make_plan", "parse_recipe", "parse_sets", "read_plan"]
 
 NOT_IN_FILES = ("home", "extra")
-CHOOSE = "choose"  # in which order holders are asked; a plan carries it as an optional field
-PLAN_FIELDS = (*(f.name for f in fields(Plan) if f.name not in NOT_IN_FILES), CHOOSE)
+OPTIONAL = {  # fields that a plan carries by number: what they mean is checked by `_optional`
+    "choose": CHOOSE_KEY,
+    "walkers": WALKERS_KEY,
+    "merge": MERGE_KEY,
+    "gate": GATE_KEY,
+}
+PLAN_FIELDS = (*(f.name for f in fields(Plan) if f.name not in NOT_IN_FILES), *OPTIONAL)
 LISTS = ("names", "verify")
 Table = dict[str, Any]
 
@@ -130,13 +136,29 @@ def make_plan(table: Mapping[str, Any], home: bytes) -> Plan:
         raise Misuse(f"there is no mode {mode!r}; {nearest(str(mode), MODES)}")
     values: dict[str, Any] = {key: tuple(v) if key in LISTS else v for key, v in table.items()}
     values["body"] = _layers(table.get("body"))
-    choose = values.pop(CHOOSE, "nearest")
-    if choose not in POLICIES:
-        raise Misuse(f"there is no choice {choose!r}; {nearest(str(choose), POLICIES)}")
-    extra = {} if choose == "nearest" else {CHOOSE_KEY: choose}
+    given = {key: values.pop(key) for key in OPTIONAL if key in values}
+    plain = {"walkers": 1, "choose": "" if mode == "gossip" else "nearest"}
+    told = {k: v for k, v in given.items() if v != plain.get(k)}
     try:
-        plan = Plan(home=home, **values, extra=extra)
+        plan = Plan(home=home, **values, extra={OPTIONAL[k]: v for k, v in told.items()})
+        _check_optional(plan, given)
         encode_plan(plan)
     except (ValueError, TypeError, OverflowError) as exc:
         raise Misuse(str(exc)) from exc
     return plan
+
+
+def _check_optional(plan: Plan, given: Table) -> None:
+    """A peer that cannot read such a field does without it; its author is told. Raises: Misuse."""
+    for key, policies in (("choose", POLICIES), ("merge", RULES)):
+        name = str(given.get(key, policies[0])).partition(":")[0]
+        if name not in policies:
+            raise Misuse(f"there is no {key} {name!r}; {nearest(name, policies)}")
+    if "merge" in given and rule_of(plan).name != str(given["merge"]).partition(":")[0]:
+        raise Misuse(f"merge {given['merge']!r}: write NAME or NAME:NUMBER, such as near:0.3")
+    if "gate" in given and gate_of(plan) is None:
+        raise Misuse(f"gate {given['gate']!r} is not a number from 0, such as 0.5")
+    if "walkers" in given and given["walkers"] != walkers_of(plan):
+        raise Misuse(f"walkers {given['walkers']!r} is not a number from 1 to 64")
+    if plan.mode == "fedavg" and walkers_of(plan) > 1:
+        raise Misuse("fedavg has one walker, which stays at home: leave walkers out")

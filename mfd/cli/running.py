@@ -143,6 +143,7 @@ def _config(settings: Settings) -> Config:
         network=settings.network,
         custodian=settings.custodian,
         slots=settings.slots,
+        capacity=settings.capacity,
         lease_us=round(settings.lease_seconds * SECOND_US),
         open_network=settings.open_network is not False,
         active_target=settings.neighbours,

@@ -51,6 +51,7 @@ class Order:
     seconds: float
     calm: float | None
     walkers: int
+    siblings: int
     laps: int
     holders: int
     copies: int
@@ -114,6 +115,9 @@ def sim(
         float | None, typer.Option(min=0, help="Seconds after it, at most; 0: safety alone.")
     ] = None,
     walkers: Annotated[int, typer.Option(min=0, help="How many models travel.")] = 1,
+    siblings: Annotated[
+        int, typer.Option(min=1, max=64, help="So many of each, which merge where they meet.")
+    ] = 1,
     laps: Annotated[int, typer.Option(min=1, help="Of each walker.")] = 1,
     holders: Annotated[
         int, typer.Option(min=0, help="Where the graph names none; 0: a third, 2 to 24.")
@@ -184,6 +188,7 @@ def _reader(order: Order) -> Callable[[int], Scenario]:
         seconds=order.seconds,
         calm=rest if order.calm is None else order.calm,
         walkers=order.walkers,
+        siblings=order.siblings,
         laps=order.laps,
         holders=order.holders,
         copies=order.copies,
@@ -269,7 +274,7 @@ def _rows(timed: Timed, scenario: Scenario, order: Order) -> Iterator[tuple[str,
         "walkers",
         (
             f"{o.born} born, {o.home} home; {o.handovers} hand-overs, {o.stops} stops, "
-            f"{o.reissued} re-issued, {o.fenced} fenced, {o.forks} forked, "
+            f"{o.merges} merges, {o.reissued} re-issued, {o.fenced} fenced, {o.forks} forked, "
             f"{o.excused} lost with all copies"
         ),
     )

@@ -19,7 +19,15 @@ __all__ = ["Order", "get", "send", "trace"]
 Json = dict[str, Any]
 
 MODEL_BYTES_MAX = 16 << 30
-STORY = {"arrived", "chosen", "handed", "measured", "stop"}  # and what goes wrong is always shown
+STORY = {
+    "arrived",
+    "chosen",
+    "handed",
+    "measured",
+    "merged",
+    "skipped",
+    "stop",
+}  # and what goes wrong is always shown
 HOME = "done"  # the role of a walker whose journey is over
 
 
@@ -43,6 +51,7 @@ def send(
     from mfd.cli.models import from_hf, with_base
     from mfd.cli.plans import make_plan
     from mfd.cli.sending import build, make_walker, user_key
+    from mfd.core.ages import walkers_of
 
     _check_out(out)
     if out is not None and not follow:
@@ -58,13 +67,17 @@ def send(
     if module is None:
         module = build(plan.recipe, seed=plan.seed, init=order.init)
     plan = with_base(plan, module)
-    walker, parts = make_walker(module, plan, user_key(order.key))
-    size = data_size(sum(memoryview(part).nbytes for part in parts))
-    client.post_walker(parts)
-    print(f"walker {walker} ({size}) is at {brief(home.hex())}", flush=True)
+    walkers = []
+    for _ in range(walkers_of(plan)):
+        walker, parts = make_walker(module, plan, user_key(order.key))
+        size = data_size(sum(memoryview(part).nbytes for part in parts))
+        client.post_walker(parts)
+        print(f"walker {walker} ({size}) is at {brief(home.hex())}", flush=True)
+        walkers.append(walker)
     if follow:
-        _follow(client, walker, out)
-    else:
+        _follow(client, walkers, out)
+        return
+    for walker in walkers:
         print(f"follow it with: {_again(client, walker)}")
 
 
@@ -96,11 +109,14 @@ def _gather(order: Order) -> dict[str, Any]:
 
 
 def get(client: Client, prefix: str, out: Path) -> None:
-    """Save the newest version of a walker that a peer holds."""
+    """Save the newest version of a walker that a peer holds; of siblings that are home, the one
+    that has seen what all of them have.
+    """
     from mfd.cli.saving import open_model, save
 
     _check_out(out)
-    body = client.model(prefix, MODEL_BYTES_MAX)
+    heir = client.find_walker(prefix).get("heir") or prefix
+    body = client.model(heir, MODEL_BYTES_MAX)
     packet = open_model(memoryview(body), f"the model of {prefix}")
     save(packet, body, out)
     manifest = packet.manifest
@@ -125,7 +141,7 @@ def trace(client: Client, prefix: str, *, follow: bool, out: Path | None, as_jso
     if follow and as_json:
         raise Misuse("--follow and --json do not go together: poll `mfd trace --json`")
     if follow:
-        _follow(client, client.find_walker(prefix)["walker"], out)
+        _follow(client, [client.find_walker(prefix)["walker"]], out)
         return
     reports = client.reports(prefix)
     if as_json:
@@ -138,37 +154,42 @@ def trace(client: Client, prefix: str, *, follow: bool, out: Path | None, as_jso
         print(f"{brief(walker['walker'])}: {state}; what came before is not kept over a restart")
 
 
-def _follow(client: Client, walker: str, out: Path | None) -> None:
-    """Print reports until the walker is home. Ctrl-C ends the watching, not the journey."""
+def _follow(client: Client, walkers: Sequence[str], out: Path | None) -> None:
+    """Print reports until the walkers are home. Ctrl-C ends the watching, not the journey."""
+    again = " and ".join(_again(client, walker) for walker in walkers)
     try:
-        _watch(client, walker)
+        _watch(client, walkers)
     except KeyboardInterrupt:
-        print(f"\nthe walker travels on; follow it again with: {_again(client, walker)}")
+        print(f"\nthe walker travels on; follow it again with: {again}")
         return
     except Unreachable as exc:
-        again = _again(client, walker)
         raise CommandError(f"{exc}; then follow the walker again with: {again}") from exc
     if out is not None:
-        get(client, walker, out)
+        get(client, walkers[0], out)
 
 
-def _watch(client: Client, walker: str) -> None:
-    for reports in client.follow(walker):
-        _print(reports)
-        if any(report["kind"] == "arrived" for report in reports):
+def _watch(client: Client, walkers: Sequence[str]) -> None:
+    left = set(walkers)
+    for reports in client.follow(walkers[0] if len(walkers) == 1 else ""):
+        told = [report for report in reports if report.get("walker") in walkers]
+        _print(told, name=len(walkers) > 1)
+        left -= {report["walker"] for report in told if report["kind"] == "arrived"}
+        if not left:
             return
         # A peer that was started anew has forgotten its reports, but not its walkers.
-        if not reports and client.find_walker(walker)["role"] == HOME:
+        if not reports and all(client.find_walker(walker)["role"] == HOME for walker in left):
             print("home")
             return
 
 
-def _print(reports: Sequence[Json]) -> None:
+def _print(reports: Sequence[Json], *, name: bool = False) -> None:
+    """Print the story; `name` of which walker, where there are several."""
     out = console()
     for report in reports:
         told = {key: value for key, value in report.items() if key != "walker"}
         if hop_line(report) is not None or report["kind"] not in STORY:
-            out.print(report_line(told), soft_wrap=True)
+            whose = f"{brief(str(report['walker']))} " if name else ""
+            out.print(report_line(told, whose), soft_wrap=True)
 
 
 def _again(client: Client, walker: str) -> str:

@@ -42,7 +42,7 @@ BAD = {
     "unlinked",
     "unreachable",
 }
-GOOD = {"arrived", "measured", "stop"}
+GOOD = {"arrived", "measured", "merged", "stop"}
 HIDDEN = {"n", "at", "kind"}
 
 
@@ -95,11 +95,11 @@ def span(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
-def report_line(report: Json) -> Text:
-    """One report: time, kind, and what belongs to it."""
+def report_line(report: Json, whose: str = "") -> Text:
+    """One report: time, kind, and what belongs to it; `whose` it is, if that must be told."""
     at = datetime.fromtimestamp(report.get("at", 0), tz=UTC).astimezone()
     kind = str(report.get("kind", ""))
-    line = Text(f"{at:%H:%M:%S} ", style="dim")
+    line = Text(f"{at:%H:%M:%S} {whose}", style="dim")
     style = "red" if kind in BAD else "green" if kind in GOOD else "cyan"
     line.append(f"{printable(kind):<16}", style=style)
     told = hop_line(report)
@@ -127,9 +127,24 @@ def hop_line(report: Json) -> str | None:
                 f"{source} -> {target}: {data_size(report.get('sent_bytes') or 0)} "
                 f"in {_number(report.get('seconds'), '{:.2f}')} s, hop {report.get('hop')}"
             )
+        case "merged":
+            return _merged(report)
+        case "skipped":
+            return printable(report.get("reason", ""))
         case "arrived":
-            return f"home after {report.get('stops')} stops, version {report.get('seq')}"
+            told = f"home after {report.get('stops')} stops, version {report.get('seq')}"
+            count = report.get("siblings")
+            return f"{told}, with what {count} siblings have learned" if count else told
     return None
+
+
+def _merged(report: Json) -> str:
+    """Where siblings met, with which weights, and who did not pass the gate."""
+    peer, names = brief(str(report.get("peer", ""))), printable(report.get("with", ""))
+    out = printable(report.get("left_out", ""))
+    own = _number(report.get("own"), "{:.2f}")
+    told = f"{peer}  itself (weight {own}) with {names}" if names else f"{peer}  with nobody"
+    return f"{told}; left out: {out}" if out else told
 
 
 def _stop(report: Json) -> str:

@@ -2,7 +2,7 @@
 
 Rules of this file: it decides when a search is worth its frames; which of the holders comes next is
 the walk's decision. It forgets with a restart.
-Source: spec/walk.md, W-03, W-14, W-15.
+Source: spec/walk.md, W-03, W-14, W-15, W-43.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from mfd.core.ages import walkers_of
 from mfd.core.context import Context
-from mfd.core.custody import Version, Walker
+from mfd.core.custody import Role, Version, Walker
 from mfd.core.names import beneath
-from mfd.core.policy import rank, reason
+from mfd.core.policy import Place, rank, reason
 from mfd.core.routing import Source
 from mfd.core.seek import MARK_BYTES, Seeker
+from mfd.core.walk import is_free
+from mfd.core.walkers import Walkers
 
-__all__ = ["Choice"]
+__all__ = ["Choice", "going_home"]
 
 EVERY = 4  # of so many choices one is made among holders that SEEK has brought
 DOUBLINGS = 6  # of the time between two searches in vain for the same walker
@@ -42,6 +45,12 @@ class _None:
     until_us: int
 
 
+def going_home(walker: Walker) -> bool:
+    """Say whether a walker's laps are over."""
+    version = walker.version
+    return version is not None and version.manifest.progress.lap >= walker.plan.laps
+
+
 class Choice:
     """Holders for the walkers owned here."""
 
@@ -51,9 +60,11 @@ class Choice:
         holders: Callable[[Sequence[str]], Sequence[Source]],
         seeker: Seeker,
         holdings: Collection[str],
+        walkers: Walkers,
     ) -> None:
         self._ctx = ctx
         self._holdings = holdings
+        self._walkers = walkers
         self._holders = holders
         self._seeker = seeker
         self._sought: dict[bytes, _Sought] = {}  # by walker
@@ -65,16 +76,46 @@ class Choice:
         walker.unfit = {h: t for h, t in walker.unfit.items() if t > now_us}
         but = {*walker.unfit, *(() if self.data(walker) else (me,))}
         known = [s for s in self._holders(walker.plan.names) if s.holder not in but]
-        version, first = walker.version, self._brought(walker)
-        if version is not None:
-            visited = set(version.manifest.progress.visited)
-            seen = [s for s in known if s.holder[:MARK_BYTES] in visited]
-            known = rank(walker.plan, known, seen, me=me, seq=version.manifest.seq)
-        return sorted(known, key=lambda s: s.holder not in first)  # stable: else as ranked
+        known = rank(walker.plan, known, self._seen(walker, known), self._place(walker))
+        if is_free(walker.plan):
+            return known  # what chance has drawn stays
+        first, apart = self._brought(walker), self.apart(walker)
+        # stable: else as ranked
+        return sorted(known, key=lambda s: (s.holder in apart, s.holder not in first))
+
+    def _seen(self, walker: Walker, known: Sequence[Source]) -> list[Source]:
+        """Those of the holders that were visited in this lap."""
+        version = walker.version
+        visited = set(version.manifest.progress.visited) if version is not None else set()
+        return [s for s in known if s.holder[:MARK_BYTES] in visited]
+
+    def _place(self, walker: Walker) -> Place:
+        manifest = walker.version.manifest if walker.version is not None else None
+        own = walker.id if walkers_of(walker.plan) > 1 else b""
+        if manifest is None:
+            return Place(self._ctx.me, walker=own)
+        return Place(self._ctx.me, manifest.seq, own, manifest.progress.stops)
+
+    def apart(self, walker: Walker) -> set[bytes]:
+        """Holders left to siblings: where they begin, and to whom they were handed last (W-43)."""
+        out: set[bytes] = set()
+        version = walker.version
+        begun = version is not None and version.manifest.progress.stops > 0
+        for other in self._walkers.siblings(walker):
+            stops = other.version.manifest.progress.stops if other.version is not None else 0
+            if not begun and other.role is Role.OWN and (stops or other.busy):
+                out.add(self._ctx.me)
+            if other.went and (other.role is Role.SHADOW or not (begun or stops)):
+                out.add(other.went)
+        return out
 
     def data(self, walker: Walker) -> list[str]:
         """Return the names held here on which this walker may train."""
         return beneath(walker.plan.names, self._holdings, but=walker.plan.verify)
+
+    def measures(self, walker: Walker) -> list[str]:
+        """Return the names held here on which its versions are measured."""
+        return beneath(walker.plan.verify, self._holdings)
 
     def _brought(self, walker: Walker) -> frozenset[bytes]:
         sought = self._sought.get(walker.id)
@@ -84,13 +125,17 @@ class Choice:
 
     def why(self, walker: Walker, target: bytes, otherwise: str) -> str:
         """Say why a holder was chosen."""
-        if target in self._brought(walker):
-            return "found by SEEK"
-        going_home = target == walker.plan.home and not self._holds(walker, target)
-        return otherwise if going_home else reason(walker.plan, otherwise)
-
-    def _holds(self, walker: Walker, peer: bytes) -> bool:
-        return any(source.holder == peer for source in self._holders(walker.plan.names))
+        holders = self.holders(walker)
+        source = next((s for s in holders if s.holder == target), None)
+        if source is None or going_home(walker):
+            return otherwise
+        seen = self._seen(walker, holders)
+        left = [s for s in holders if s not in seen] if not is_free(walker.plan) else holders
+        told = reason(walker.plan, source, left, seen, self._place(walker))
+        apart = self.apart(walker) & {s.holder for s in left}
+        if target in self._brought(walker) and not is_free(walker.plan):
+            told = f"found by SEEK, so asked first; {told}"
+        return f"{told}; {len(apart)} left to siblings" if apart else told
 
     def verifiers(self, walker: Walker) -> Sequence[Source]:
         """Holders of what the plan measures on."""

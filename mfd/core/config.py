@@ -19,6 +19,7 @@ class Config:
     network: str = "mfd"  # peers of different networks refuse each other
     custodian: bool = False  # take custody without holding data
     slots: int = 8  # walkers owned or being received at once
+    capacity: int = 0  # announced with what is held, such as samples trained a second; 0: untold
     # links
     heartbeat_us: int = 2 * SECOND_US  # idle time after which a ping is sent
     suspect_us: int = 6 * SECOND_US  # three heartbeats missed
@@ -98,4 +99,6 @@ class Config:
     held_query_us: int = 3_600 * SECOND_US
     park_retry_us: int = 2 * SECOND_US
     errand_us: int = 120 * SECOND_US
+    siblings_max: int = 4  # versions of a walker's siblings that are at hand at once
+    sibling_keep_us: int = 3_600 * SECOND_US  # a released one; it is a cache
     failed_holder_us: int = 60 * SECOND_US  # a holder that failed a hand-over is left alone so long

@@ -148,6 +148,9 @@ class Walker:
     stored_us: int | None = None  # when STORED was first sent for what is held
     activity: str = ""
     measured: bytes = b""  # version that was measured
+    met: bytes = b""  # what was last tried to be merged with siblings
+    went: bytes = b""  # to whom it was handed from here last
+    left_us: int | None = None  # when; None: not known
     shunned: dict[bytes, int] = field(default_factory=dict)  # holder -> until when
     unfit: dict[bytes, int] = field(default_factory=dict)  # holder with nothing for it -> until
     arrived_bytes: int = 0

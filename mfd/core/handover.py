@@ -202,6 +202,7 @@ class Handover:
         walker.high_water = certificate.position
         walker.certificates = (record, previous) if previous else (record,)
         walker.busy = False
+        walker.went, walker.left_us = offer.target, self._ctx.now_us
         walker.activity = f"with {offer.target.hex()[:12]}"
         self._walkers.save(walker, then=partial(self._granted, offer, ref, nonce, record))
 

@@ -7,20 +7,23 @@ Source: spec/walk.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from mfd.core.ages import aged, ages_of, walkers_of
 from mfd.core.blocks import Work, lies_within
 from mfd.core.choice import Choice
+from mfd.core.commits import Commits
 from mfd.core.context import Context
 from mfd.core.custody import Role, Version, Walker
-from mfd.core.errands import Errand, Errands
+from mfd.core.errands import Errands
 from mfd.core.handover import Handover
 from mfd.core.lease import Leases
+from mfd.core.meeting import Meetings
 from mfd.core.notices import Notices
 from mfd.core.parking import Parking
-from mfd.core.tasks import relayer, round_told, seed_of, shown, stop_told, training_task
+from mfd.core.rounds import Rounds
+from mfd.core.tasks import relayer, seed_of, shown, stop_told, training_task
 from mfd.core.walk import (
     Arrive,
     Measure,
@@ -34,9 +37,7 @@ from mfd.core.walk import (
     decide,
 )
 from mfd.core.walkers import Walkers
-from mfd.packet.manifest import Manifest, Progress, sign_manifest
-from mfd.packet.plan import encode_plan
-from mfd.packet.task import LearnResult, LearnTask, Range, Sibling
+from mfd.packet.task import LearnResult, Range
 
 __all__ = ["Journey"]
 
@@ -64,7 +65,23 @@ class Journey:
         self._again, self._park = self._parking.again, self._parking.park
         self.appeared = self._parking.appeared
         self._handover = handover
-        self._errands = errands
+        self._commits = Commits(ctx, walkers, self._parking)
+        self._meetings = Meetings(
+            ctx,
+            walkers,
+            choice=choice,
+            notices=notices,
+            parking=self._parking,
+            commits=self._commits,
+        )
+        self._rounds = Rounds(
+            ctx,
+            walkers,
+            errands=errands,
+            notices=notices,
+            parking=self._parking,
+            commits=self._commits,
+        )
         self._leases = leases
         self._choice = choice
 
@@ -98,6 +115,8 @@ class Journey:
             return
         now_us = self._ctx.now_us
         walker.shunned = {h: t for h, t in walker.shunned.items() if t > now_us}
+        if self._meetings.begins(walker, version):
+            return
         if self._choice.seeks(walker, version, partial(self._sought, walker, version)):
             walker.busy = True
             return
@@ -109,6 +128,7 @@ class Journey:
             verifiers=self._choice.verifiers(walker),
             measured=walker.measured == version.digest,
             shunned=frozenset(walker.shunned),
+            crowded=self._ctx.me in self._choice.apart(walker),
         )
         if not isinstance(step, SkipLap):
             self._parking.patient(walker)
@@ -120,9 +140,9 @@ class Journey:
             case Move(targets=targets, why=why):
                 self._move(walker, targets, why)
             case Measure(targets=targets):
-                self._measure(walker, version, targets)
+                self._rounds.measure(walker, version, targets)
             case Round(targets=targets, ranges=ranges, journey=journey):
-                self._round(walker, version, targets, (ranges, journey))
+                self._rounds.round(walker, version, targets, (ranges, journey))
             case SkipLap():
                 self._skip(walker, version)
             case Arrive():
@@ -159,7 +179,7 @@ class Journey:
         name = names[version.manifest.progress.lap % len(names)]
         walker.busy = True
         walker.activity = f"training layers {shown(work.ranges)} on {name}"
-        seed = seed_of(walker.plan.seed, version.manifest.seq, self._ctx.me)
+        seed = seed_of(_seed(walker), version.manifest.seq, self._ctx.me)
         task = training_task(walker.plan, version.manifest, name, work, (journey, seed))
         self._ctx.learn(
             task,
@@ -181,12 +201,7 @@ class Journey:
             holders=self._choice.holders(walker),
             layers=len(before.layers),
         )
-        self._commit_progress(walker, version, progress)
-
-    def _not_merged(self, walker: Walker, version: Version, reason: str) -> None:
-        if walker.version is version and walker.role is Role.OWN:
-            self._notices.tell(walker, "learning failed", {"reason": reason})
-            self._park(walker, "the round could not be merged")
+        self._commits.progress(walker, version, progress)
 
     def _trained(
         self, walker: Walker, version: Version, ranges: tuple[Range, ...], result: LearnResult
@@ -207,8 +222,9 @@ class Journey:
             layers=len(before.layers),
             trained=trained,
         )
+        samples = float(result.claims.get("samples", 0.0))
         manifest = replace(
-            relayer(before, result),
+            aged(relayer(before, result), walker.plan, ranges, samples),
             parents=(version.digest,),
             trained=trained,
             progress=progress,
@@ -217,37 +233,13 @@ class Journey:
         place = (before.progress.lap + 1, walker.plan.laps)
         fields = stop_told(place, trained, walker.arrived_bytes, result.claims)
         digests = tuple(ref.digest for ref in result.layers)
-        self._commit(walker, version, manifest, digests, partial(self._stopped, walker, fields))
+        stopped = partial(self._stopped, walker, fields)
+        self._commits.commit(walker, version, manifest, digests, stopped)
 
     def _stopped(self, walker: Walker, fields: dict[str, str | int | float]) -> None:
         self._notices.tell(walker, "stop", fields)
         walker.arrived_bytes = 0
         self._again(walker, 0)
-
-    def _commit(
-        self,
-        walker: Walker,
-        version: Version,
-        manifest: Manifest,
-        digests: tuple[bytes, ...],
-        then: Callable[[], None],
-    ) -> None:
-        """Sign the next version and make it durable; the version before is no longer ours."""
-        signed = replace(manifest, seq=version.manifest.seq + 1, trainer=self._ctx.me)
-        try:
-            record, signature = sign_manifest(signed, self._ctx.signer)
-        except ValueError as error:  # a manifest at its limits, or claims beyond them
-            self._park(walker, f"the version cannot be signed: {error}")
-            return
-        walker.version = Version(record, signature, signed)
-        self._walkers.save(walker, objects=digests, then=then)
-
-    def _commit_progress(self, walker: Walker, version: Version, progress: Progress) -> None:
-        """Commit a version in which nothing has learned."""
-        manifest = replace(
-            version.manifest, parents=(version.digest,), trained=(), progress=progress, claims={}
-        )
-        self._commit(walker, version, manifest, (), partial(self._again, walker, 0))
 
     def _skip(self, walker: Walker, version: Version) -> None:
         """Cut a lap short once its other holders have stayed away; routes may only be late."""
@@ -259,128 +251,11 @@ class Journey:
             return
         self._parking.patient(walker)
         walker.busy = True
+        seen, known = len(progress.visited), progress.holders or walker.plan.min_holders
+        told = f"lap {progress.lap + 1} ends after {seen} of {known} holders: the others stay away"
+        self._notices.tell(walker, "skipped", {"reason": told})
         progress = after_round(walker.plan, version.manifest.progress, clients=0, steps=0)
-        self._commit_progress(walker, version, progress)
-
-    # errands
-
-    def _measure(self, walker: Walker, version: Version, targets: tuple[bytes, ...]) -> None:
-        walker.busy = True
-        walker.activity = f"being measured by {targets[0].hex()[:12]}"
-        self._errands.send(
-            walker,
-            targets[0],
-            ("measure", (), (0.0, 1.0)),
-            partial(self._measured, walker, version),
-            partial(self._not_measured, walker, version, targets[1:]),
-        )
-
-    def _measured(self, walker: Walker, version: Version, errand: Errand) -> None:
-        if walker.version is not version:
-            return
-        walker.measured = version.digest
-        told: dict[str, str | int | float] = {
-            **errand.claims,
-            "lap": version.manifest.progress.lap,
-            "by": errand.peer.hex(),
-            "carried_bytes": errand.carried_bytes,
-        }
-        self._notices.tell(walker, "measured", told)
-        self._again(walker, 0)
-
-    def _not_measured(
-        self, walker: Walker, version: Version, targets: tuple[bytes, ...], reason: str
-    ) -> None:
-        self._ctx.report("not measured", walker=walker.id.hex(), reason=reason)
-        if walker.version is not version or walker.role is not Role.OWN:
-            return
-        if targets:
-            self._measure(walker, version, targets)
-            return
-        walker.measured = version.digest  # the lap goes unmeasured rather than the walker stuck
-        self._again(walker, 0)
-
-    def _round(
-        self,
-        walker: Walker,
-        version: Version,
-        targets: tuple[bytes, ...],
-        work: tuple[tuple[Range, ...], tuple[float, float]],
-    ) -> None:
-        walker.busy = True
-        walker.activity = f"round {version.manifest.progress.lap + 1} at {len(targets)} holders"
-        waiting = set(targets)
-        results: list[Errand] = []
-
-        def back(peer: bytes, errand: Errand | None, reason: str) -> None:
-            waiting.discard(peer)
-            if errand is not None:
-                results.append(errand)
-            else:
-                walker.shunned[peer] = self._ctx.now_us + self._ctx.config.failed_holder_us
-                self._ctx.report("refused", holder=peer.hex(), reason=reason)
-            if not waiting:
-                self._merge(walker, version, results)
-
-        for peer in targets:
-            self._errands.send(
-                walker,
-                peer,
-                ("train", *work),
-                partial(back, peer, reason=""),
-                partial(back, peer, None),
-            )
-
-    def _merge(self, walker: Walker, version: Version, results: list[Errand]) -> None:
-        if walker.version is not version or walker.role is not Role.OWN:
-            return
-        good = sorted((e for e in results if e.version is not None), key=lambda e: e.peer)
-        if not good:
-            self._park(walker, "no holder has trained in this round")
-            return
-        versions = tuple(e.version for e in good if e.version is not None)
-        weights = [max(e.claims.get("samples", 1.0), 1e-9) for e in good]
-        siblings = tuple(
-            Sibling(v.manifest.layers, weight) for v, weight in zip(versions, weights, strict=True)
-        )
-        digests = {digest for v in versions for digest in v.objects} - set(version.objects)
-        task = LearnTask(
-            kind="merge",
-            plan=encode_plan(walker.plan),
-            layers=version.manifest.layers,
-            siblings=siblings,
-        )
-        walker.siblings = versions
-        learn = partial(
-            self._ctx.learn,
-            task,
-            partial(self._merged, walker, version, good),
-            partial(self._not_merged, walker, version),
-        )
-        self._walkers.save(walker, objects=tuple(sorted(digests)), then=learn)
-
-    def _merged(
-        self, walker: Walker, version: Version, good: list[Errand], result: LearnResult
-    ) -> None:
-        if walker.version is not version or walker.role is not Role.OWN:
-            return
-        walker.siblings = ()
-        before = version.manifest
-        steps = int(sum(e.claims.get("steps", 0) for e in good))
-        samples = sum(e.claims.get("samples", 0) for e in good)
-        progress = after_round(walker.plan, before.progress, clients=len(good), steps=steps)
-        heads = tuple(e.version.digest for e in good if e.version is not None)
-        manifest = replace(
-            relayer(before, result),
-            parents=(version.digest, *heads)[:64],
-            trained=((0, len(before.layers)),),
-            progress=progress,
-            claims={"samples": samples, "steps": steps},
-        )
-        told = [(e.claims, e.carried_bytes) for e in good]
-        fields = round_told(before.progress.lap + 1, walker.plan.laps, len(before.layers), told)
-        digests = tuple(ref.digest for ref in result.layers)
-        self._commit(walker, version, manifest, digests, partial(self._stopped, walker, fields))
+        self._commits.progress(walker, version, progress)
 
     # the end, and the story
 
@@ -395,4 +270,12 @@ class Journey:
         assert walker.version is not None
         manifest, came = walker.version.manifest, walker.arrived_bytes
         told = {"seq": manifest.seq, "came_bytes": came, "stops": manifest.progress.stops}
+        if walkers_of(walker.plan) > 1:
+            told["siblings"] = len(ages_of(manifest))  # whose learning is in it, its own too
         self._ctx.report("arrived", walker=walker.id.hex(), **told)
+
+
+def _seed(walker: Walker) -> int:
+    """The plan's seed; siblings learn each with its own."""
+    seed = walker.plan.seed
+    return seed + int.from_bytes(walker.id[:4], "little") if walkers_of(walker.plan) > 1 else seed

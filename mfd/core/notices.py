@@ -19,7 +19,18 @@ __all__ = ["Notices"]
 FIELDS_MAX = 24
 KEY_CHARACTERS_MAX = 64
 TEXT_CHARACTERS_MAX = 256
-KINDS = ("chosen", "stop", "measured", "handed", "reissued", "parked", "silent", "learning failed")
+KINDS = (
+    "chosen",
+    "stop",
+    "merged",
+    "skipped",
+    "measured",
+    "handed",
+    "reissued",
+    "parked",
+    "silent",
+    "learning failed",
+)
 
 
 class Notices:

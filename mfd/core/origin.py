@@ -63,7 +63,8 @@ class Origin:
         newest = max(self._seqnos.get(name, self._before_first) + 1, seqno)
         self._seqnos[name] = newest
         valid_us = self._config.record_valid_us
-        draft = Record(name, self._signer.public_key, newest, samples, valid_us, b"", labels)
+        me, capacity = self._signer.public_key, 0 if name[:1] == "@" else self._config.capacity
+        draft = Record(name, me, newest, samples, valid_us, b"", labels, capacity)
         return seal_record(self._config.network, draft, self._signer)
 
     def drop(self, name: str) -> bool:

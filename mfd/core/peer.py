@@ -132,7 +132,7 @@ class Peer:
             handover=self._handover,
             errands=self._errands,
             leases=self._leases,
-            choice=Choice(ctx, self._holders, self._seeker, self._holdings),
+            choice=Choice(ctx, self._holders, self._seeker, self._holdings, self._walkers),
         )
         self._reception.traveller = self._journey
         self._leases.reissuer = self._journey

@@ -62,6 +62,7 @@ class Source(NamedTuple):
     hops: int
     samples: int
     labels: bytes = b""  # rounded histogram, where its owner tells one
+    capacity: int = 0  # where its owner tells it
 
 
 @dataclass(slots=True)
@@ -353,7 +354,7 @@ class Routes:
     def holders(self, name: str, cls: Class = Class.THIN) -> list[Source]:
         """Return the reachable holders of a name, this peer included, nearest first."""
         return [
-            Source(r.holder, route.metric, route.hops, r.samples, r.labels)
+            Source(r.holder, route.metric, route.hops, r.samples, r.labels, r.capacity)
             for route in self._table.ranked(name, cls)
             for r in (route.record,)
         ]

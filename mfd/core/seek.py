@@ -354,7 +354,8 @@ class Seeker:
                     continue
             search.found = True
             if known is None or metric <= known.source.metric or now_us >= known.until_us:
-                source = Source(record.holder, metric, hops, record.samples, record.labels)
+                word = (record.samples, record.labels, record.capacity)
+                source = Source(record.holder, metric, hops, *word)
                 valid_us = min(record.valid_us, self._ctx.config.seek_keep_us)
                 self._found[key] = _Held(source, Trail(route, *key), now_us + valid_us)
         if search.found and not search.ended and _is_for_peer(search):

@@ -1,7 +1,7 @@
 """What a holder signs about one data name that it holds.
 
     | holder's key 32 | signature 64 | MessagePack [network, name, seqno, samples, minutes] |
-                                       or the same with a sixth field, labels
+                                       and then, where they are told, labels and capacity
 
 Rules of this file: values and their checks; whether a record is new or late is routing's business.
 Source: spec/routing.md, section "Source records".
@@ -38,6 +38,7 @@ SEQNO_MAX = (1 << 63) - 1
 SAMPLES_MAX = (1 << 63) - 1
 MINUTES_MAX = (1 << 16) - 1
 MINUTE_US = 60_000_000
+CAPACITY_MAX = (1 << 32) - 1
 LABELS_MAX = 128  # of a histogram; data with more labels tells none
 SHARE = 20  # a share of the samples is told in 1/20: enough to choose by, little to learn from
 
@@ -53,13 +54,15 @@ class Record:
     valid_us: int  # from the moment when this seqno is first heard; no clock is shared
     sealed: bytes  # the exact bytes, to be passed on
     labels: bytes = b""  # of each label its share in 1/20; empty: its owner tells none
+    capacity: int = 0  # how much work its owner says it takes; 0: its owner tells none
 
 
 def seal_record(network: str, record: Record, signer: Signer) -> Record:
     """Return `record` with its holder and its sealed bytes filled in by the signer."""
     minutes = min(max(1, -(-record.valid_us // MINUTE_US)), MINUTES_MAX)
     fields = [network, record.name, record.seqno, record.samples, minutes]
-    body = msgpack.packb([*fields, record.labels] if record.labels else fields)
+    told = [value for value in (record.labels, record.capacity) if value]
+    body = msgpack.packb([*fields, *told])
     return Record(
         name=record.name,
         holder=signer.public_key,
@@ -68,6 +71,7 @@ def seal_record(network: str, record: Record, signer: Signer) -> Record:
         valid_us=minutes * MINUTE_US,
         sealed=seal(DOMAIN, body, signer),
         labels=record.labels,
+        capacity=record.capacity,
     )
 
 
@@ -85,13 +89,13 @@ def open_record(sealed: bytes, network: str, verify: Verifier) -> Record:
             int() as samples,
             int() as minutes,
             *rest,
-        ] if len(rest) <= 1 and all(map(_are_shares, rest)):
+        ] if (told := _told(rest)) is not None:
             whole = all(type(n) is int for n in (seqno, samples, minutes))
             ranges = 0 <= seqno <= SEQNO_MAX and 0 <= samples <= SAMPLES_MAX
             valid = ranges and 1 <= minutes <= MINUTES_MAX
             if whole and valid and home == network and is_name(name) and _may_hold(name, holder):
-                valid_us, labels = minutes * MINUTE_US, rest[0] if rest else b""
-                return Record(name, holder, seqno, samples, valid_us, bytes(sealed), labels)
+                valid_us = minutes * MINUTE_US
+                return Record(name, holder, seqno, samples, valid_us, bytes(sealed), *told)
     raise PacketError(Fault.FIELD, "source record")
 
 
@@ -112,6 +116,24 @@ def label_shares(counts: Mapping[int, int]) -> bytes:
         return b""
     shares = (counts.get(label, 0) * SHARE / total for label in range(max(counts) + 1))
     return bytes(round(share) for share in shares)
+
+
+def _told(rest: list[object]) -> tuple[bytes, int] | None:
+    """What a record tells beyond its five fields: labels, capacity, both in this order, or none."""
+    match rest:
+        case []:
+            return b"", 0
+        case [labels] if _are_shares(labels):
+            return labels, 0  # type: ignore[return-value]
+        case [int() as capacity] if _is_capacity(capacity):
+            return b"", capacity
+        case [labels, int() as capacity] if _are_shares(labels) and _is_capacity(capacity):
+            return labels, capacity  # type: ignore[return-value]
+    return None
+
+
+def _is_capacity(value: object) -> bool:
+    return type(value) is int and 0 < value <= CAPACITY_MAX
 
 
 def _are_shares(value: object) -> bool:

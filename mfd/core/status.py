@@ -97,6 +97,8 @@ class WalkerStatus:
     lap: int
     laps: int
     home: str
+    heir: str = ""  # the walker whose version has seen what this one has, too: itself, or a sibling
+    siblings: int = 0  # of how many others it is one
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from mfd.packet.plan import Plan
 from mfd.packet.task import Range
 
 __all__ = [
+    "CHOOSE_KEY",
+    "POLICIES",
     "Arrive",
     "Known",
     "Measure",
@@ -29,10 +31,24 @@ __all__ = [
     "after_round",
     "after_stop",
     "decide",
+    "is_free",
+    "policy_of",
     "ranges_of",
+    "rests",
 ]
 
 MARK_BYTES = 8  # of a peer id in `visited`
+CHOOSE_KEY = 29
+POLICIES = (  # a new one is a case in policy.rank and one in policy.reason
+    "nearest",
+    "labels",
+    "samples",
+    "capacity",
+    "robin",
+    "random",
+    "uniform",
+    "metropolis",
+)
 
 
 class Known(Protocol):
@@ -101,6 +117,19 @@ class Wait:
 Step = Train | Move | Measure | Round | SkipLap | Arrive | Wait
 
 
+def policy_of(plan: Plan) -> str:
+    """Return the policy of a plan; one that is not known here means the default of its mode."""
+    chosen = plan.extra.get(CHOOSE_KEY)
+    if isinstance(chosen, str) and chosen in POLICIES:
+        return chosen
+    return "uniform" if plan.mode == "gossip" else "nearest"
+
+
+def is_free(plan: Plan) -> bool:
+    """Say whether holders may come again before all were visited (W-40)."""
+    return plan.mode == "gossip" or policy_of(plan) == "metropolis"
+
+
 def decide(
     plan: Plan,
     manifest: Manifest,
@@ -110,16 +139,18 @@ def decide(
     verifiers: Sequence[Known],
     measured: bool,
     shunned: frozenset[bytes],
+    crowded: bool = False,
 ) -> Step:
     """Return the next step of the walker that `me` owns in version `manifest`.
 
     `measured` says that this version has been measured; `shunned` are holders that failed lately.
+    `crowded`: a sibling begins here, so this walker begins elsewhere if it can.
     """
     progress = manifest.progress
     if why := why_no_blocks(plan, len(manifest.layers)):
         return Wait(why)
     reachable = tuple(s.holder for s in holders if s.holder not in shunned)
-    boundary = progress.stops > 0 and not progress.visited and manifest.trainer == me
+    boundary = _at_boundary(plan, manifest, me)
     if boundary and plan.verify and not measured and verifiers:
         return Measure(tuple(s.holder for s in verifiers))
     if progress.lap >= plan.laps:
@@ -128,7 +159,37 @@ def decide(
         return Wait(f"{len(reachable)} of {plan.min_holders} holders of {_names(plan)} are known")
     if plan.mode == "fedavg":
         return _round(plan, manifest, me, reachable)
-    return _stop(plan, manifest, me, reachable, boundary=boundary)
+    if is_free(plan):
+        return _free_stop(plan, manifest, me, reachable)
+    return _stop(plan, manifest, me, reachable, elsewhere=boundary or crowded)
+
+
+def _at_boundary(plan: Plan, manifest: Manifest, me: bytes) -> bool:
+    """Whether the walker has ended a lap, here and now."""
+    progress = manifest.progress
+    if not progress.stops or manifest.trainer != me:
+        return False
+    if is_free(plan):
+        return rests(manifest, me) and progress.stops % plan.min_holders == 0
+    return not progress.visited
+
+
+def rests(manifest: Manifest, me: bytes) -> bool:
+    """Say whether a free walker has had its stop here."""
+    return manifest.progress.visited == (me[:MARK_BYTES],)
+
+
+def _free_stop(plan: Plan, manifest: Manifest, me: bytes, reachable: tuple[bytes, ...]) -> Step:
+    progress = manifest.progress
+    if not reachable:
+        return Wait(f"no holder of {_names(plan)} is known")
+    others = tuple(holder for holder in reachable if holder != me)
+    if me in reachable and (not rests(manifest, me) or reachable[0] == me or not others):
+        stops = plan.laps * plan.min_holders
+        journey = (progress.stops / stops, (progress.stops + 1) / stops)
+        work = work_of(plan, progress, len(manifest.layers), manifest.trained)
+        return Train(work, journey)
+    return Move(others, f"one of {len(others)} others")
 
 
 def _names(plan: Plan) -> str:
@@ -146,7 +207,7 @@ def _round(plan: Plan, manifest: Manifest, me: bytes, reachable: tuple[bytes, ..
 
 
 def _stop(
-    plan: Plan, manifest: Manifest, me: bytes, reachable: tuple[bytes, ...], *, boundary: bool
+    plan: Plan, manifest: Manifest, me: bytes, reachable: tuple[bytes, ...], *, elsewhere: bool
 ) -> Step:
     progress = manifest.progress
     unvisited = tuple(h for h in reachable if h[:MARK_BYTES] not in progress.visited)
@@ -154,7 +215,7 @@ def _stop(
         return SkipLap() if progress.visited else Wait(f"no holder of {_names(plan)} is known")
     # The last peer of a lap is not the first of the next one: it would see its own data twice.
     others = tuple(h for h in unvisited if h != me)
-    if me in unvisited and not (boundary and others):
+    if me in unvisited and not (elsewhere and others):
         work = work_of(plan, progress, len(manifest.layers), manifest.trained)
         return Train(work, _journey(plan, progress, len(unvisited)))
     return Move(others, f"nearest of {len(others)} unvisited in lap {progress.lap + 1}")
@@ -188,6 +249,10 @@ def after_stop(
     `steps` is None where the learner failed: the visit counts, a stop it was not. `trained` are
     the layers that learned.
     """
+    if is_free(plan):
+        done = _after_free_stop(plan, progress, me, steps=steps)
+        cursor = cursor_of(plan, done, layers, came=progress, trained=trained)
+        return replace(done, cursor=cursor)
     visited = (*progress.visited, me[:MARK_BYTES])
     left = [s for s in holders if s.holder[:MARK_BYTES] not in visited]
     # holders that were there before may only be out of reach for a moment: decide() waits for them
@@ -200,6 +265,20 @@ def after_stop(
     done = done if goes_on else _next_lap(done)
     cursor = cursor_of(plan, done, layers, came=progress, trained=trained)
     return replace(done, cursor=cursor)
+
+
+def _after_free_stop(plan: Plan, progress: Progress, me: bytes, *, steps: int | None) -> Progress:
+    """Every visit counts, also one whose learner has failed: else it would be tried for ever."""
+    stops = progress.stops + 1
+    lap, ends = progress.lap, stops % plan.min_holders == 0
+    return replace(
+        progress,
+        visited=(me[:MARK_BYTES],),
+        stops=stops,
+        step=progress.step + (steps or 0),
+        lap=lap + 1 if ends else lap,
+        holders=plan.min_holders,
+    )
 
 
 def after_round(plan: Plan, progress: Progress, *, clients: int, steps: int) -> Progress:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from mfd.core.ages import ages_of, total, walkers_of
 from mfd.core.context import Context
 from mfd.core.custody import Identity, Role, Version, Walker, open_identity
 from mfd.core.events import CommandFailed, Injected
@@ -63,6 +64,20 @@ class Walkers:
     def get(self, walker_id: bytes) -> Walker | None:
         """The walker, if it is known here."""
         return self._walkers.get(walker_id)
+
+    def siblings(self, walker: Walker) -> list[Walker]:
+        """Walkers known here of the same plan, creator and architecture (W-42), by their ids."""
+        mine = walker.identity.genesis
+        if walkers_of(walker.plan) == 1:
+            return []
+        return [
+            other
+            for _, other in sorted(self._walkers.items())
+            if other is not walker
+            and other.identity.genesis.plan == mine.plan
+            and other.identity.genesis.creator == mine.creator
+            and other.identity.genesis.model == mine.model
+        ]
 
     def add(self, identity: Identity) -> Walker | None:
         """Return a new record, or None where there is no room or the disk is broken."""
@@ -144,10 +159,22 @@ class Walkers:
 
     def status(self) -> tuple[WalkerStatus, ...]:
         """What they look like from outside."""
-        return tuple(map(_status, self))
+        return tuple(_status(walker, self._heir(walker)) for walker in self)
+
+    def _heir(self, walker: Walker) -> Walker:
+        """Of the siblings that are home the one that has seen most: it has merged the others."""
+        if walker.role is not Role.DONE:
+            return walker
+        home = [w for w in (walker, *self.siblings(walker)) if w.role is Role.DONE]
+        return max(home, key=_seen)
 
 
-def _status(walker: Walker) -> WalkerStatus:
+def _seen(walker: Walker) -> tuple[int, int, bytes]:
+    manifest = walker.version.manifest if walker.version else None
+    return (total(ages_of(manifest)), manifest.seq, walker.id) if manifest else (0, 0, walker.id)
+
+
+def _status(walker: Walker, heir: Walker) -> WalkerStatus:
     manifest = walker.version.manifest if walker.version else None
     return WalkerStatus(
         walker=walker.id.hex(),
@@ -160,4 +187,6 @@ def _status(walker: Walker) -> WalkerStatus:
         lap=manifest.progress.lap if manifest else 0,
         laps=walker.plan.laps,
         home=walker.plan.home.hex(),
+        heir=heir.id.hex(),
+        siblings=walkers_of(walker.plan) - 1,
     )

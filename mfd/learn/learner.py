@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mfd.learn.errors import LearnError
@@ -30,6 +31,7 @@ Read = Callable[[bytes], Buffer]
 Write = Callable[[LayerObject], None]
 Build = Callable[[Mapping[str, Any]], "nn.Module"]
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+GATE_SAMPLES = 512  # behind the loss that admits a sibling, or not
 STATE_SLACK = 1.1  # of a model's bytes over the sum of its layer objects, which hold tables too
 
 
@@ -169,14 +171,50 @@ class Learner:
 
         module = self._made(task, plan)
         parameters = {key for key, _ in module.named_parameters()}
+        claims = self._left_out(task, plan, read, parameters)
+        siblings = [s for number, s in enumerate(task.siblings) if f"out{number}" not in claims]
         changed = []
         for ref in task.layers:
-            made = merge_layer(ref, task.siblings, read, parameters=parameters)
+            made = merge_layer(
+                ref, siblings, read, parameters=parameters, rule=task.rule, radius=task.radius
+            )
             if made is not None and made.digest != ref.digest:
                 write(made)
                 changed.append(LayerRef(ref.index, ref.name, made.digest, made.raw_bytes))
-        samples = sum(sibling.weight for sibling in task.siblings)
-        return LearnResult(tuple(changed), {"samples": samples})
+        claims["samples"] = sum(sibling.weight for sibling in siblings)
+        return LearnResult(tuple(changed), claims)
+
+    def _left_out(
+        self, task: LearnTask, plan: Plan, read: Read, parameters: set[str]
+    ) -> dict[str, float]:
+        """Claims that tell which siblings do not pass the gate; one's own version always does."""
+        from mfd.learn.merging import too_far, unfinite
+
+        known = {ref.digest for ref in task.layers}
+        claims: dict[str, float] = {}
+        own_loss: float | None = None
+        for number, sibling in enumerate(task.siblings):
+            if sibling.layers == task.layers:
+                continue
+            if unfinite(sibling, known, read):
+                claims[f"out{number}"] = 1.0
+            elif task.rule == "near" and too_far(
+                task.layers, sibling, read, radius=task.radius, parameters=parameters
+            ):
+                claims[f"out{number}"] = 2.0
+            elif task.gate is not None and task.name:
+                own_loss = self._loss(task, plan, read) if own_loss is None else own_loss
+                loss = self._loss(replace(task, layers=sibling.layers), plan, read)
+                if not loss <= (1 + task.gate) * own_loss:
+                    claims[f"out{number}"] = 3.0
+        return claims
+
+    def _loss(self, task: LearnTask, plan: Plan, read: Read) -> float:
+        """The loss of a version on a part of the data here."""
+        from mfd.learn.training import measure
+
+        holding = self._holding_for(task, plan)
+        return measure(self._prepare(task, plan, read), holding, limit=GATE_SAMPLES)["loss"]
 
     def _holding_for(self, task: LearnTask, plan: Plan) -> Holding:
         holding = self._holding(task.name)

@@ -9,9 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["LayerRef", "LearnResult", "LearnTask", "Range", "Sibling"]
+__all__ = ["LEFT_OUT", "LayerRef", "LearnResult", "LearnTask", "Range", "Sibling"]
 
 Range = tuple[int, int]  # layers lo..hi, hi excluded
+LEFT_OUT = {  # claim `out0`, `out1`, ...: why a merge did without that sibling (W-48)
+    1: "a number in it is not finite",
+    2: "it is too far away",
+    3: "its loss on the data here is worse",
+}
 TaskKind = Literal["train", "measure", "merge"]
 
 
@@ -31,6 +36,11 @@ class Sibling:
 
     layers: tuple[LayerRef, ...]
     weight: float
+    shares: tuple[float, ...] = ()  # its weight in each layer, 0: no part in it; empty: `weight`
+
+    def share(self, layer: int) -> float:
+        """Return its weight in one layer."""
+        return self.shares[layer] if self.shares else self.weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,9 @@ class LearnTask:
     journey: tuple[float, float] = (0.0, 1.0)  # part of the whole journey that this stop covers
     seed: int = 0
     siblings: tuple[Sibling, ...] = ()  # merge only
+    rule: str = "mean"  # merge only: how (spec/walk.md, W-47)
+    radius: float = 0.0  # merge only, of clip and near: part of the norm of a layer of `layers`
+    gate: float | None = None  # merge only: how much worse a loss on `name` may be (W-48)
 
     def to_wire(self) -> dict[str, Any]:
         """Plain values for MessagePack."""
@@ -62,7 +75,12 @@ class LearnTask:
             "sweep": self.sweep,
             "journey": list(self.journey),
             "seed": self.seed,
-            "siblings": [[_layers_to_wire(s.layers), s.weight] for s in self.siblings],
+            "siblings": [
+                [_layers_to_wire(s.layers), s.weight, list(s.shares)] for s in self.siblings
+            ],
+            "rule": self.rule,
+            "radius": self.radius,
+            "gate": self.gate,
         }
 
     @classmethod
@@ -79,7 +97,13 @@ class LearnTask:
             sweep=bool(wire.get("sweep", False)),
             journey=(float(wire["journey"][0]), float(wire["journey"][1])),
             seed=int(wire["seed"]),
-            siblings=tuple(Sibling(_layers_from_wire(ls), float(w)) for ls, w in wire["siblings"]),
+            siblings=tuple(
+                Sibling(_layers_from_wire(ls), float(w), tuple(map(float, shares)))
+                for ls, w, shares in wire["siblings"]
+            ),
+            rule=str(wire["rule"]),
+            radius=float(wire["radius"]),
+            gate=None if wire["gate"] is None else float(wire["gate"]),
         )
 
 

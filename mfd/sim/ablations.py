@@ -13,14 +13,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import mfd.core.meeting as meeting_module
 import mfd.core.peer as peer_module
 from mfd.core import ways
 from mfd.core.choice import Choice
+from mfd.core.commits import Commits
 from mfd.core.context import Dice
 from mfd.core.flow import Flow
 from mfd.core.gossip import Gossip
 from mfd.core.handover import Handover
-from mfd.core.journey import Journey
 from mfd.core.lease import Leases
 from mfd.core.liveness import Liveness
 from mfd.core.peering import Peering
@@ -324,12 +325,18 @@ ABLATIONS: tuple[Ablation, ...] = (
         ((Walkers, "restore", breaking.nothing),),
         {**WALK, "faults": "crash=6", "laps": 4, "calm": 120.0},
     ),
-    Ablation("versions name no parents", ("S6",), ((Journey, "_commit", breaking.orphans),), WALK),
+    Ablation("versions name no parents", ("S6",), ((Commits, "commit", breaking.orphans),), WALK),
     Ablation(
         "versions are not numbered on",
         ("S7",),
-        ((Journey, "_commit", breaking.same_seq),),
+        ((Commits, "commit", breaking.same_seq),),
         WALK,
+    ),
+    Ablation(
+        "a merge tells only what its own walker has seen",
+        ("S16",),
+        ((meeting_module, "joined", breaking.first),),
+        {**WALK, "walkers": 1, "siblings": 3},
     ),
     Ablation(
         "a decoder raises what it likes",

@@ -5,19 +5,20 @@ Rules of this file: nothing here is called unless an ablation puts it in the pla
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from blake3 import blake3
 
 from mfd.core import ways
+from mfd.core.ages import Ages
 from mfd.core.certificates import open_certificate, seal_certificate
+from mfd.core.commits import Commits
 from mfd.core.context import Dice
 from mfd.core.custody import Role
 from mfd.core.frames import SeqnoRequest, decode_frame
 from mfd.core.handover import Handover
-from mfd.core.journey import Journey
 from mfd.core.messages import Kind
 from mfd.core.peering import Peering
 from mfd.core.presence import Presence
@@ -219,18 +220,23 @@ def twice(handover: Handover, offer: Any, ref: bytes, nonce: bytes, record: byte
     handover._walkers.save(walker, then=grant)
 
 
-_commit = Journey._commit
+_commit = Commits.commit
 
 
-def orphans(journey: Journey, walker: Any, version: Any, manifest: Any, *rest: Any) -> None:
+def orphans(commits: Commits, walker: Any, version: Any, manifest: Any, *rest: Any) -> None:
     """Commit a version without its parents."""
-    _commit(journey, walker, version, replace(manifest, parents=()), *rest)
+    _commit(commits, walker, version, replace(manifest, parents=()), *rest)
 
 
-def same_seq(journey: Journey, walker: Any, version: Any, *rest: Any) -> None:
+def same_seq(commits: Commits, walker: Any, version: Any, manifest: Any, *rest: Any) -> None:
     """Commit every version as number 1."""
     older = replace(version, manifest=replace(version.manifest, seq=0))
-    _commit(journey, walker, older, *rest)
+    _commit(commits, walker, older, replace(manifest, seq=0), *rest)
+
+
+def first(versions: Sequence[Ages]) -> dict[bytes, tuple[int, ...]]:
+    """Join the ages of several versions by taking those of one."""
+    return dict(versions[0])
 
 
 # membership and gossip

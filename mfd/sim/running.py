@@ -45,6 +45,7 @@ class Outcome:
     excused: int = 0  # lost together with all copies that they were promised
     handovers: int = 0
     stops: int = 0
+    merges: int = 0  # of siblings that met
     reissued: int = 0
     fenced: int = 0
     forks: int = 0  # walkers with two unfenced owners in the core at the end
@@ -188,6 +189,8 @@ def _tell(staged: Stage, watch: Watch, outcome: Outcome) -> None:
     outcome.excused = len(watch.custody.excused)
     outcome.handovers = count("handed")
     outcome.stops = len({(f["walker"], f["seq"]) for f in _reports(staged, "stop")})
+    merged = {(f["walker"], f["seq"]) for f in _reports(staged, "merged") if f["with"]}
+    outcome.merges = len(merged)
     outcome.reissued, outcome.fenced = count("reissued"), count("fenced")
     outcome.links = world.wires.made
     outcome.route_changes = watch.routing.changes

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mfd.core.ages import WALKERS_KEY
 from mfd.core.birth import Birth, bear
 from mfd.core.config import Config
 from mfd.packet.chunks import Encoding
@@ -64,6 +65,7 @@ class Scenario:
     seconds: float = 60.0  # of trouble
     calm: float = 120.0  # at most, after it: time to come home
     walkers: int = 1
+    siblings: int = 1  # so many walkers of each plan, which merge where they meet
     training: float = 0.5  # seconds of a stop
     layers: int = 3
     laps: int = 1
@@ -174,16 +176,18 @@ def _births(
     names = tuple(sorted({name for host in world.hosts.values() for name in host.holdings}))
     for number in range(scenario.walkers if homes else 0):
         home = chance.pick(homes)
-        birth = _bear(scenario, world.hosts[home], names[:8], number, world)
-        births[birth.walker] = home
-        when_us = 500_000 + chance.below(int(scenario.warm * 1e6))
-        world.at(when_us, partial(_inject, world, world.hosts[home], birth))
+        for sibling in range(scenario.siblings):
+            birth = _bear(scenario, world.hosts[home], names[:8], (number, sibling), world)
+            births[birth.walker] = home
+            when_us = 500_000 + chance.below(int(scenario.warm * 1e6))
+            world.at(when_us, partial(_inject, world, world.hosts[home], birth))
     return births
 
 
 def _bear(
-    scenario: Scenario, home: Host, names: tuple[str, ...], number: int, world: World
+    scenario: Scenario, home: Host, names: tuple[str, ...], which: tuple[int, int], world: World
 ) -> Birth:
+    number, sibling = which
     rng = np.random.default_rng([scenario.seed, number])
     layers = [
         (f"layer{i}", pack_layer({"w": rng.standard_normal(LAYER_FLOATS, dtype=np.float32)}))
@@ -196,9 +200,10 @@ def _bear(
         laps=scenario.laps,
         layers_per_stop=2,
         full_laps=0,
+        extra={WALKERS_KEY: scenario.siblings} if scenario.siblings > 1 else {},
     )
     creator = world.signatures.key(b"creator")
-    nonce = number.to_bytes(16, "little")
+    nonce = (number | sibling << 64).to_bytes(16, "little")
     return bear(
         plan, layers, creator, nonce=nonce, copies=scenario.copies, reissue=scenario.reissue
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mfd.packet.merging import merge
 from mfd.packet.objects import Buffer, LayerObject, pack_layer, unpack_layer
 from mfd.packet.task import LayerRef, LearnResult, LearnTask
 
@@ -58,10 +59,10 @@ class StandIn:
                     for name, t in tensors.items()
                 }
             )
-        total = sum(s.weight for s in task.siblings)
-        merged: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = {}
-        for sibling in task.siblings:
-            for name, t in unpack_layer(read(sibling.layers[ref.index].digest)).items():
-                part = t.array() * np.float32(sibling.weight / total)
-                merged[name] = merged[name] + part if name in merged else part
-        return pack_layer(merged)
+        parts = [
+            ({ref.name: unpack_layer(read(s.layers[ref.index].digest))}, s.share(ref.index))
+            for s in sorted(task.siblings, key=lambda s: s.layers[ref.index].digest)
+            if s.share(ref.index) > 0
+        ]
+        own = unpack_layer(read(ref.digest))
+        return pack_layer(merge({ref.name: own}, parts)[ref.name] if parts else own)

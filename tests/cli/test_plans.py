@@ -105,3 +105,21 @@ def test_the_body_is_a_range_of_layers(told: object) -> None:
     with pytest.raises(Misuse, match="plan cannot travel"):
         make_plan({**table, "body": [5, 2]}, HOME)
     assert parse_sets(["body=2:5", "first=true"]) == {"body": "2:5", "first": True}
+
+
+def test_several_walkers_are_told_of_by_name() -> None:
+    table = {"recipe": RECIPE, "names": ["a"], "mode": "walk"}
+    told = {**table, **parse_sets(["walkers=3", "merge=near:0.5", "gate=0.25"])}
+    assert make_plan(told, HOME).extra == {41: 3, 43: "near:0.5", 45: 0.25}
+    assert make_plan({**table, "walkers": 1}, HOME).extra == {}
+    gossip = make_plan({**table, "mode": "gossip", "walkers": 2, "choose": "nearest"}, HOME)
+    assert gossip.extra == {41: 2, 29: "nearest"}
+    for wrong, said in (
+        ({"merge": "media"}, "did you mean 'median'"),
+        ({"merge": "near:x"}, "write NAME or NAME:NUMBER, such as near:0.3"),
+        ({"gate": -1}, "gate -1 is not a number from 0"),
+        ({"walkers": 65}, "walkers 65 is not a number from 1 to 64"),
+        ({"walkers": 2, "mode": "fedavg"}, "fedavg has one walker"),
+    ):
+        with pytest.raises(Misuse, match=said):
+            make_plan({**table, **wrong}, HOME)

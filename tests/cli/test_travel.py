@@ -88,6 +88,26 @@ def _export(recipe: str, seed: int, path: Path) -> None:
     export_safetensors(path, build(parse_recipe(recipe), seed=seed))
 
 
+def test_several_walkers_come_home_as_one_model(
+    network: list[RunningPeer], api: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rules: W-42, W-49"""
+    out, again = tmp_path / "home.mfd", tmp_path / "again.mfd"
+    more = ["--mode", "walk", "--walkers", "2", "--set", "epochs=1", "--out", str(out)]
+    assert main(["send", *ARGS, *more, *_key(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    lines = [line.split() for line in said.splitlines() if line.startswith("walker ")]
+    walkers = [words[1] for words in lines]
+    assert len(walkers) == 2
+    for walker in walkers:
+        assert f"{walker[:8]} arrived" in said
+    assert "with what 2 siblings have learned" in said
+    assert "itself (weight" in said
+    for walker in walkers:  # whichever is asked for
+        assert main(["get", walker, "--out", str(again)]) == 0
+        assert again.read_bytes() == out.read_bytes()
+
+
 def test_reading_verbs(
     network: list[RunningPeer], api: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

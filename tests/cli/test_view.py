@@ -37,7 +37,24 @@ def test_a_stop_is_one_line_with_what_matters() -> None:
         assert part in line
 
 
-@pytest.mark.parametrize("kind", ["stop", "measured", "chosen", "handed", "arrived", "news"])
+def test_a_merge_tells_whom_with_which_weight_and_who_was_left_out() -> None:
+    told = {"kind": "merged", "peer": PEER, "own": 0.5, "with": "3f2a91c0 version 7 (weight 0.50)"}
+    line = hop_line(told)
+    assert line == "abababab  itself (weight 0.50) with 3f2a91c0 version 7 (weight 0.50)"
+    out = "77aa0011: its loss on the data here is worse"
+    assert hop_line({**told, "left_out": out}) == f"{line}; left out: {out}"
+    assert hop_line({**told, "with": "", "left_out": out}) == (
+        f"abababab  with nobody; left out: {out}"
+    )
+    skipped = "lap 2 ends after 3 of 5 holders: the others stay away"
+    assert hop_line({"kind": "skipped", "reason": skipped}) == skipped
+    arrived = {"kind": "arrived", "stops": 8, "seq": 9, "siblings": 3}
+    assert hop_line(arrived) == "home after 8 stops, version 9, with what 3 siblings have learned"
+
+
+@pytest.mark.parametrize(
+    "kind", ["stop", "merged", "skipped", "measured", "chosen", "handed", "arrived", "news"]
+)
 def test_reports_with_missing_fields_still_make_a_line(kind: str) -> None:
     assert kind in _plain({"kind": kind})
     assert _plain({"kind": kind}).count("\n") == 1

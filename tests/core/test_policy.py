@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from mfd.core.events import Held
-from mfd.core.policy import CHOOSE_KEY, POLICIES, policy_of, rank, reason
+from mfd.core.policy import Place, rank, reason
 from mfd.core.routing import Source
 from mfd.core.sources import label_shares
+from mfd.core.walk import CHOOSE_KEY, POLICIES, policy_of
 from mfd.packet.plan import Plan, decode_plan, encode_plan
 from tests.sim.worlds import arrived, inject, reports, walker_for, world_of
 
@@ -22,8 +24,10 @@ def plan(choose: object = None, seed: int = 0) -> Plan:
     return Plan({"zoo": "none"}, ("d",), bytes(32), seed=seed, extra=extra)
 
 
-def source(key: str, *, samples: int = 10, counts: dict[int, int] | None = None) -> Source:
-    return Source(key.encode() * 32, 0, 0, samples, label_shares(counts or {}))
+def source(
+    key: str, *, samples: int = 10, counts: dict[int, int] | None = None, capacity: int = 0
+) -> Source:
+    return Source(key.encode() * 32, 250, 2, samples, label_shares(counts or {}), capacity)
 
 
 def order(
@@ -33,7 +37,7 @@ def order(
     seq: int = 0,
     seed: int = 0,
 ) -> str:
-    ranked = rank(plan(choose, seed), holders, seen, me=ME, seq=seq)
+    ranked = rank(plan(choose, seed), holders, seen, Place(ME, seq))
     assert sorted(ranked) == sorted(holders)
     return "".join(s.holder[:1].decode() for s in ranked)
 
@@ -48,7 +52,8 @@ def test_a_plan_carries_its_choice_as_an_optional_field() -> None:
 def test_nearest_is_the_order_given() -> None:
     """Rules: W-17"""
     assert order(None, [source("z"), source("a")]) == "za"
-    assert reason(plan(), "nearest of 2") == "nearest of 2"
+    told = reason(plan(), source("z"), [source("z"), source("a")], (), Place(ME))
+    assert told == "nearest of 2 that can be chosen: 2.50 ms, 2 hops away"
 
 
 def test_labels_that_complement_those_seen_come_first() -> None:
@@ -60,13 +65,27 @@ def test_labels_that_complement_those_seen_come_first() -> None:
     assert order("labels", [*holders, source("b", counts=both)], ()) == "bzos"
     large = source("l", samples=1_000, counts=ones)
     assert order("labels", [large, *holders], seen) == "olzs"  # too much of what was lacking
-    assert "complement" in reason(plan("labels"), "")
+    told = reason(plan("labels"), holders[2], holders, seen, Place(ME))
+    assert told == (
+        "its labels complement those seen in this lap: 0.00 from even with it, "
+        "1.00 before (0 even, 2 one label), the least of 3 that can be chosen"
+    )
 
 
 def test_most_samples_first_and_nearest_among_equals() -> None:
     """Rules: W-17"""
     holders = [source("a"), source("b", samples=20), source("c"), source("d", samples=20)]
     assert order("samples", holders) == "bdac"
+    told = reason(plan("samples"), holders[1], holders, (), Place(ME))
+    assert told == "it has the most samples, 20, of 4 that can be chosen"
+
+
+def test_most_capacity_first_and_those_that_tell_none_last() -> None:
+    """Rules: W-17"""
+    holders = [source("a"), source("b", capacity=200), source("c", capacity=900)]
+    assert order("capacity", holders) == "cba"
+    told = reason(plan("capacity"), holders[2], holders, (), Place(ME))
+    assert told == "capacity decides: the most capacity, 900, of 3 that can be chosen"
 
 
 def test_round_robin_goes_on_after_ones_own_id() -> None:
@@ -83,6 +102,40 @@ def test_lots_are_weighted_by_samples_and_repeatable() -> None:
     first = Counter(each[0] for each in drawn)
     assert 0.57 < first["a"] / 2_000 < 0.63
     assert abs(first["b"] - first["c"]) < 120
+
+
+def chain(choose: str, holders: list[Source], steps: int) -> list[bytes]:
+    """Where a free walk goes, by what is first in each order."""
+    here, way = holders[0].holder, []
+    for stops in range(steps):
+        place = Place(here, stops, b"walker", stops)
+        here = rank(plan(choose, seed=5), holders, (), place)[0].holder
+        way.append(here)
+    return way
+
+
+def test_a_metropolis_walk_visits_by_samples() -> None:
+    """Rules: W-40, W-41"""
+    holders = [source(k, samples=n) for k, n in (("a", 50), ("b", 30), ("c", 10), ("d", 10))]
+    visits = Counter(chain("metropolis", holders, 6_000))
+    shares = [visits[s.holder] / 6_000 for s in holders]
+    assert shares == pytest.approx([0.5, 0.3, 0.1, 0.1], abs=0.03)
+    way = chain("metropolis", holders, 200)
+    assert any(a == b for a, b in pairwise(way))  # it stays where a smaller holder was drawn
+    assert way == chain("metropolis", holders, 200)
+    place = Place(holders[2].holder, 0, b"walker", 0)
+    told = {reason(plan("metropolis", s), holders[0], holders, (), place) for s in range(20)}
+    assert any("with 50 samples to 10 here, to be taken with chance 1.00" in t for t in told)
+
+
+def test_an_even_lot_never_draws_the_peer_itself_first() -> None:
+    """Rules: W-40, W-41"""
+    holders = [source(k, samples=n) for k, n in (("a", 50), ("b", 30), ("c", 10), ("d", 10))]
+    way = chain("uniform", holders, 4_000)
+    assert not any(a == b for a, b in pairwise(way))
+    visits = Counter(way)
+    assert [visits[s.holder] / 4_000 for s in holders] == pytest.approx([0.25] * 4, abs=0.03)
+    assert policy_of(replace(plan(), mode="gossip")) == "uniform"
 
 
 @pytest.mark.parametrize("choose", ["samples", "labels"])
@@ -102,5 +155,6 @@ def test_a_walker_takes_the_way_that_its_plan_chooses(choose: str) -> None:
     # labels: each has one alone, so the nearest; then the other label, then the rest
     assert way == {"samples": "dcb", "labels": "bdc"}[choose]
     reasons = {told["reason"] for told in reports(home, "chosen")}
-    assert POLICIES[choose] in reasons
+    why = {"samples": "it has the most samples, 30,", "labels": "its labels complement those seen"}
+    assert any(told.startswith(why[choose]) for told in reasons)
     assert "the journey is over: home" in reasons

@@ -17,9 +17,12 @@ from mfd.core.sources import (
     open_record,
     seal_record,
 )
+from mfd.core.walk import CHOOSE_KEY
 from mfd.packet.errors import PacketError
 from mfd.packet.signing import seal
+from mfd.sim.standin import StandIn
 from tests.core.routing_world import KeyedHash, verify
+from tests.sim.worlds import arrived, inject, reports, walker_for, world_of
 
 KEY = KeyedHash(1)
 NET = "campus"
@@ -47,6 +50,36 @@ def test_the_bytes_are_those_of_the_specification() -> None:
     assert record.sealed == KEY.public_key + KEY.sign("mfd.src.v1", body) + body
 
 
+def test_capacity_and_labels_are_told_or_not() -> None:
+    """Rules: R-46, R-01"""
+    for labels, capacity in ((b"\x14", 0), (b"", 700), (b"\x0a\x0a", 700)):
+        told = replace(draft(), labels=labels, capacity=capacity)
+        record = seal_record(NET, told, KEY)
+        assert open_record(record.sealed, NET, verify) == record
+        assert (record.labels, record.capacity) == (labels, capacity)
+
+
+def test_a_peer_announces_the_capacity_that_its_owner_has_set() -> None:
+    """Rules: R-46, W-17"""
+    world = world_of([("a", "b"), ("a", "c")], "")
+    for name, capacity in (("b", 0), ("c", 900)):
+        host = world.hosts[name]
+        world.kill(host)
+        host.config = replace(host.config, capacity=capacity)
+        host.learner = StandIn()
+        world.start(host)
+        host.hold("data/train", 100)
+    extra = {CHOOSE_KEY: "capacity"}
+    plan = {"layers": 2, "floats": 20, "laps": 1, "min_holders": 2, "extra": extra}
+    inject(world, "a", walker_for(world, "a", **plan))
+    home = world.hosts["a"]
+    assert world.run(until=arrived(home), seconds=120)
+    stops = [s["peer"] for s in reports(home, "stop")]
+    assert stops == [world.hosts[name].key.public_key.hex() for name in "cb"]
+    told = "capacity decides: the most capacity, 900, of 2 that can be chosen"
+    assert told in reports(home, "chosen")[0]["reason"]
+
+
 def test_validity_is_rounded_up_to_whole_minutes() -> None:
     """Rules: R-01"""
     assert seal_record(NET, draft(valid_us=1), KEY).valid_us == MINUTE_US
@@ -58,7 +91,10 @@ def test_validity_is_rounded_up_to_whole_minutes() -> None:
     "fields",
     [
         [NET, "a", 1, 1],
-        [NET, "a", 1, 1, 1, 1],
+        [NET, "a", 1, 1, 1, 0],
+        [NET, "a", 1, 1, 1, 1 << 32],
+        [NET, "a", 1, 1, 1, 7, b"\x14"],
+        [NET, "a", 1, 1, 1, b"\x14", 7, 7],
         [NET, b"a", 1, 1, 1],
         [NET, "a", -1, 1, 1],
         [NET, "a", 1 << 63, 1, 1],
@@ -125,7 +161,7 @@ def test_names_are_measured_in_utf8_bytes() -> None:
     assert not is_name(b"a")
 
 
-@pytest.mark.parametrize("labels", [b"", b"\x15", b"\x01" * 129, "text", 3, None])
+@pytest.mark.parametrize("labels", [b"", b"\x15", b"\x01" * 129, "text", -3, None])
 def test_a_histogram_of_another_form_is_refused(labels: object) -> None:
     """Rules: R-01, R-25"""
     with pytest.raises(PacketError):

@@ -112,6 +112,30 @@ def test_merge_averages_versions(pictures: Holding) -> None:
     assert state_bytes(modules[2])["fc.1.bias"] == state_bytes(fresh())["fc.1.bias"]
 
 
+def test_a_sibling_that_does_not_pass_the_gate_is_left_out(pictures: Holding) -> None:
+    """Rules: W-48"""
+    desk = Desk(pictures)
+    own = desk.model
+    good = renew(own, desk.perform(trained=((0, 6),), seed=1, plan=plan_of(epochs=3.0)))
+    broken = fresh()
+    with torch.no_grad():
+        broken.get_parameter("fc.1.bias").fill_(float("nan"))
+    unsound = packed(broken, desk.store)
+    desk.model = good
+    three = (Sibling(good, 1.0), Sibling(own, 1.0), Sibling(unsound, 1.0))
+    told = desk.perform("merge", siblings=three, gate=0.0)
+    assert {k: v for k, v in told.claims.items() if k.startswith("out")} == {"out1": 3.0, "out2": 1}
+    assert told.layers == ()
+    assert told.claims["samples"] == 1.0
+    kinder = desk.perform("merge", siblings=three, gate=100.0)
+    assert [k for k in kinder.claims if k.startswith("out")] == ["out2"]
+    assert len(kinder.layers) == 6
+    near = desk.perform("merge", siblings=three, rule="near", radius=1e-6)
+    assert {k: v for k, v in near.claims.items() if k.startswith("out")} == {"out1": 2.0, "out2": 1}
+    alone = desk.perform("merge", siblings=(Sibling(unsound, 1.0),))
+    assert alone.layers == ()
+
+
 def test_a_local_recipe_is_built_by_the_owner(pictures: Holding) -> None:
     plan = encode_plan(Plan(recipe={"local": "mine"}, names=("d",), home=bytes(32)))
     asked = []

@@ -80,3 +80,53 @@ def test_wrong_siblings_are_one_sentence() -> None:
             merged(Shelf(), a, (a, 1.0), (b, weight))
     with pytest.raises(LearnError, match="different tensors in layer 'l'"):
         merged(Shelf(), a, (a, 1.0), ({"w": np.ones(3, np.float32)}, 1.0))
+
+
+def joined(
+    base: Arrays, *versions: tuple[Arrays, float], rule: str = "mean", radius: float = 0.3
+) -> list[float] | None:
+    shelf = Shelf()
+    own = shelf.put(base)
+    siblings = tuple(Sibling((shelf.put(v),), 1.0, (share,)) for v, share in versions)
+    made = merge_layer(
+        own, siblings, shelf.objects.__getitem__, parameters={"w"}, rule=rule, radius=radius
+    )
+    return made and unpack_layer(made.tobytes())["w"].array().tolist()
+
+
+def row(*values: float) -> Arrays:
+    return {"w": np.array(values, np.float32)}
+
+
+def test_a_layer_counts_by_its_share_and_one_without_share_not_at_all() -> None:
+    """Rules: W-46"""
+    own, other = row(0, 4), row(4, 0)
+    assert joined(own, (own, 0.25), (other, 0.75)) == [3, 1]
+    assert joined(own, (own, 0.0), (other, 1.0)) == [4, 0]
+    assert joined(own, (own, 1.0), (other, 0.0)) is None
+    assert joined(own, (own, 0.0), (other, 0.0)) is None
+
+
+def test_rules_bound_what_one_sibling_can_do() -> None:
+    """Rules: W-47"""
+    own, far, near = row(0, 10), row(0, 110), row(0, 11)
+    assert joined(own, (own, 0.5), (far, 0.5), rule="clip") == [0, 11.5]  # half of 0.3 x 10
+    assert joined(own, (far, 1.0), rule="clip") == [0, 13]
+    assert joined(own, (own, 0.5), (far, 0.25), (near, 0.25), rule="near") == pytest.approx(
+        [0, 10 + 1 / 3]
+    )
+    assert joined(own, (own, 0.2), (far, 0.6), (near, 0.2), rule="median") == [0, 11]
+    assert joined(own, (own, 0.2), (far, 0.6), (near, 0.2), rule="trim") == [0, 11]
+    # of two there is no middle: the mean
+    assert joined(own, (own, 0.5), (near, 0.5), rule="median") == [0, 10.5]
+
+
+@pytest.mark.parametrize("rule", ["mean", "clip", "near", "median", "trim"])
+def test_no_rule_changes_what_is_equal_or_hears_the_order(rule: str) -> None:
+    """Rules: W-46"""
+    rng = np.random.default_rng(3)
+    own, *others = (row(*rng.normal(size=5)) for _ in range(4))
+    assert joined(own, (own, 0.3), (own, 0.3), (own, 0.4), rule=rule) is None
+    parts = [(own, 0.1), *zip(others, (0.2, 0.3, 0.4), strict=True)]
+    one = joined(own, *parts, rule=rule, radius=5)
+    assert joined(own, *reversed(parts), rule=rule, radius=5) == pytest.approx(one)

@@ -49,6 +49,7 @@ def walker_for(
     floats: int = LAYER_FLOATS,
     reissue: str = "auto",
     copies: int = 2,
+    nonce: bytes = bytes(16),
     **plan,
 ) -> Birth:
     rng = np.random.default_rng(7)
@@ -63,7 +64,7 @@ def walker_for(
         Plan(**fields),
         objects,
         SimKey(b"creator"),
-        nonce=bytes(16),
+        nonce=nonce,
         reissue=reissue,
         copies=copies,
     )

@@ -6,6 +6,7 @@
     S4  no STORED, GRANT, OWNED or RELEASED leaves before the disk says what it promises
     S5  one position is granted once
     S6  every version kept is signed, and its parents were versions kept somewhere before
+    S16 a merge of siblings has seen what its parents have, no more and no less
     S7  one trainer signs one version for each walker, epoch and seq
     S11 whoever has been shown a newer epoch makes no offer in the older one, and owns no more in it
 
@@ -20,9 +21,11 @@ from dataclasses import dataclass
 
 import msgpack
 
+from mfd.core.ages import ages_of, joined
 from mfd.core.certificates import Certificate, Position, follows, open_certificate
 from mfd.core.effects import Effect, Send
 from mfd.core.events import Event, Received
+from mfd.core.meeting import MERGED
 from mfd.core.messages import Kind, Message, decode_message
 from mfd.packet.errors import PacketError
 from mfd.packet.manifest import Manifest, verify_manifest
@@ -225,13 +228,28 @@ class Custody:
                     "S6", f"{host.name} keeps a version that is not signed: {error}"
                 ) from error
             if host.name not in self._liars:
-                strangers = [p for p in manifest.parents[:1] if p not in self._manifests]
+                # clients of a federated round keep theirs in caches, which nobody reads
+                several = manifest.parents if MERGED in manifest.claims else manifest.parents[:1]
+                strangers = [p for p in several if p not in self._manifests]
                 if strangers or (manifest.seq > 0 and not manifest.parents):
                     raise self._violation(
                         "S6", f"{host.name} keeps seq {manifest.seq} without its parent"
                     )
+                self._check_merge(host, manifest)
             self._manifests[digest] = manifest
         return manifest, frozenset(ref.digest for ref in manifest.layers)
+
+    def _check_merge(self, host: Host, manifest: Manifest) -> None:
+        """S16: a merge of siblings has seen what its parents have, and nothing else."""
+        parents = [self._manifests[p] for p in manifest.parents if p in self._manifests]
+        if MERGED not in manifest.claims:
+            return
+        if ages_of(manifest) != joined([ages_of(parent) for parent in parents]):
+            raise self._violation("S16", f"{host.name} merged what it has not seen")
+        if len({(p.plan, p.model) for p in (manifest, *parents)}) > 1:
+            raise self._violation("S16", f"{host.name} merged walkers of different plans")
+        if manifest.seq <= max(parent.seq for parent in parents):
+            raise self._violation("S16", f"{host.name} numbers a merge {manifest.seq}")
 
     def _check_version(self, host: Host, row: _Row) -> None:
         manifest = row.manifest
