@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +76,7 @@ class _Device:
         result = self._learner.perform(task, read, write)
         claims = {k: v for k, v in result.claims.items() if k not in OF_MACHINE}
         claims["seconds"] = claims.get("samples", 0.0) / self._samples_per_s
-        return LearnResult(result.layers, claims)
+        return replace(result, claims=claims)
 
 
 def run(
