@@ -6,6 +6,8 @@ The worlds are simulated, the learners real; the last tests use a trainer proces
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -172,8 +174,26 @@ def _weak(need: int) -> Topology:
     return replace(graph, nodes=renamed, edges=edges)
 
 
-def test_a_trainer_that_runs_out_of_memory_says_so_and_lives(tmp_path: Path) -> None:
-    """RLIMIT_DATA stands at the budget and some; data that eats more is refused by the system."""
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_DATA is Linux's")
+def test_the_system_refuses_what_goes_far_beyond_the_budget() -> None:
+    """In a process of its own, since the limit stays."""
+    code = (
+        "from mfd.learn.trainer import _limit_memory\n"
+        "from mfd.learn.memory import is_want_of_memory\n"
+        "import torch\n"
+        "_limit_memory(8 << 20)\n"
+        "torch.ones(8 << 20)\n"
+        "try:\n"
+        "    torch.ones(1 << 28)\n"
+        "except RuntimeError as exc:\n"
+        "    print(is_want_of_memory(exc))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
+def test_a_trainer_lives_on_after_what_it_cannot_do(tmp_path: Path) -> None:
+    """A batch beyond the budget is cut; no samples, or no room for one layer, is one sentence."""
     (tmp_path / "eats.py").write_text(
         "import numpy as np\n"
         "def make():\n"
