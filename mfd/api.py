@@ -105,19 +105,14 @@ def run(
     Face answers with its logits; of one with adapters (PEFT) those alone learn and travel, once
     the base is where they go. `topology` is a Topology, a graph file, or "kind:nodes" such as
     "ring:5". Where the topology names no holders, every node is one. `test` is (x, y) held at
-    home, measured after each lap. `order`, `head`, `first` and `body` are those of a plan;
-    `layers_per_stop` 0 leaves the size of a block to the memory that the topology gives each node.
-    `learn` goes to the trainer: epochs, batch, lr, distill, ...
+    home, measured after each lap. `layers_per_stop` 0: as many as each node's memory allows; it
+    and `order`, `head`, `first`, `body` are a plan's. `learn`: epochs, batch, lr, distill, ...
 
-    Raises: ValueError or TypeError for arguments that do not fit; RunError where the walker does
-    not come home.
+    Raises: ValueError, TypeError: arguments do not fit; RunError: the walker does not come home.
     """
     graph = _graph(topology)
     holders = _holders(graph)
-    home = home or holders[0]
-    if home not in graph.nodes:
-        names = ", ".join(graph.nodes)
-        raise ValueError(f"home {home!r} is not a node of the topology; nodes: {names}")
+    home = _home(graph, home or holders[0])
     shards = {name: _arrays(data(i, len(holders)), name) for i, name in enumerate(holders)}
     held_out = None if test is None else _arrays(test, "test")
     world = World(seed)
@@ -144,6 +139,13 @@ def run(
         extra={BASE_KEY: base} if base else {},
     )
     return _travel(world, world.hosts[home], plan, model)
+
+
+def _home(graph: Topology, home: str) -> str:
+    if home not in graph.nodes:
+        names = ", ".join(graph.nodes)
+        raise ValueError(f"home {home!r} is not a node of the topology; nodes: {names}")
+    return home
 
 
 def _graph(topology: Topology | str | Path) -> Topology:
