@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,7 @@ class _Device:
         result = self._learner.perform(task, read, write)
         claims = {k: v for k, v in result.claims.items() if k not in OF_MACHINE}
         claims["seconds"] = claims.get("samples", 0.0) / self._samples_per_s
-        return LearnResult(result.layers, claims)
+        return replace(result, claims=claims)
 
 
 def run(
@@ -115,190 +115,8 @@ def run(
     Face answers with its logits; of one with adapters (PEFT) those alone learn and travel, once
     the base is where they go. `topology` is a Topology, a graph file, or "kind:nodes" such as
     "ring:5". Where the topology names no holders, every node is one. `test` is (x, y) held at
-    home, measured after each lap. `order`, `head`, `first` and `body` are those of a plan;
-    `layers_per_stop` 0 leaves the size of a block to the memory that the topology gives each node.
-    `walkers` above 1 travel at once and merge where they meet by `merge` and `gate`: what comes
-    back has seen what all have. `choose` orders holders. All else goes to the trainer: epochs, ...
-    Raises: ValueError or TypeError for what does not fit; RunError where no walker comes home.
-    """
-    graph = _graph(topology)
-    holders = _holders(graph)
-    home = home or holders[0]
+def _home(graph: Topology, home: str) -> str:
     if home not in graph.nodes:
         names = ", ".join(graph.nodes)
         raise ValueError(f"home {home!r} is not a node of the topology; nodes: {names}")
-    shards = {name: _arrays(data(i, len(holders)), name) for i, name in enumerate(holders)}
-    held_out = None if test is None else _arrays(test, "test")
-    world = World(seed)
-    device = (lambda: copy.deepcopy(model), samples_per_s)
-    _build(world, graph, _holdings(shards, held_out, home), device)
-    base = frozen_count(find_layers(model))
-    plan = Plan(
-        recipe={"local": type(model).__qualname__},
-        names=(TRAIN,),
-        home=world.hosts[home].key.public_key,
-        mode=mode,
-        task="language" if next(iter(shards.values()))[1].ndim == 2 else "classification",
-        verify=(TEST,) if held_out is not None else (),
-        laps=laps,
-        order=order,
-        layers_per_stop=layers_per_stop,
-        head=head,
-        first=first,
-        body=body,
-        full_laps=full_laps,
-        min_holders=len(holders),
-        seed=seed,
-        extra=_extra(learn) | ({BASE_KEY: base} if base else {}),
-        learn=learn,
-    )
-    return _travel(world, world.hosts[home], plan, model)
-
-
-def _extra(learn: dict[str, Any]) -> dict[int, Any]:
-    """Take the plan's optional fields out. Raises: ValueError for what no peer would read."""
-    walkers, gate = learn.pop("walkers", 1), learn.pop("gate", None)
-    merge, choose = str(learn.pop("merge", "")), str(learn.pop("choose", ""))
-    extra: dict[int, Any] = {WALKERS_KEY: walkers} if walkers != 1 else {}
-    extra |= {MERGE_KEY: merge} if merge else {}
-    extra |= {CHOOSE_KEY: choose} if choose else {}
-    extra |= {GATE_KEY: gate} if gate is not None else {}
-    plan = Plan({}, (TRAIN,), bytes(32), extra=extra)
-    if walkers_of(plan) != walkers:
-        raise ValueError(f"walkers is {walkers}: a number from 1 to 64")
-    if merge and rule_of(plan).name != merge.partition(":")[0]:
-        raise ValueError(f"merge is {merge!r}: one of {', '.join(RULES)}, or such as near:0.3")
-    if choose and policy_of(plan) != choose:
-        raise ValueError(f"choose is {choose!r}: one of {', '.join(POLICIES)}")
-    if gate_of(plan) != gate:
-        raise ValueError(f"gate is {gate!r}: a number from 0")
-    return extra
-
-
-def _graph(topology: Topology | str | Path) -> Topology:
-    if isinstance(topology, Topology):
-        return topology
-    kind, _, count = str(topology).partition(":")
-    if count.isdigit():
-        return make_topology(kind, int(count))
-    return load_topology(topology)
-
-
-def _holders(graph: Topology) -> list[str]:
-    """Nodes that hold anything; all of them where the topology does not say."""
-    return [n for n, node in graph.nodes.items() if node.hold] or list(graph.nodes)
-
-
-def _holdings(
-    shards: Mapping[str, Arrays], held_out: Arrays | None, home: str
-) -> dict[str, dict[str, Holding]]:
-    labels = [y for _, y in (*shards.values(), *((held_out,) if held_out else ()))]
-    classes = 1 + max(int(y.max()) for y in labels)
-    held = {name: {TRAIN: Holding(x, y, classes)} for name, (x, y) in shards.items()}
-    if held_out is not None:
-        held.setdefault(home, {})[TEST] = Holding(*held_out, classes)
-    return held
-
-
-def _build(
-    world: World,
-    graph: Topology,
-    held: Mapping[str, Mapping[str, Holding]],
-    device: tuple[Callable[[], nn.Module], float],
-) -> None:
-    fresh, samples_per_s = device
-    for name in graph.nodes:
-        memory = graph.nodes[name].memory_bytes
-        learner = Learner(held.get(name, {}), build=lambda _: fresh(), threads=1, memory=memory)
-        host = world.add(name, learner=_Device(learner, samples_per_s))
-        for data_name, holding in held.get(name, {}).items():
-            host.hold(data_name, len(holding.x))
-    for edge in graph.edges:
-        rate = edge.bandwidth_bps / 8 if edge.bandwidth_bps else LINK_BYTES_PER_S
-        latency_us = edge.latency_us or LINK_LATENCY_US
-        world.link(edge.a, edge.b, latency_us=latency_us, bytes_per_s=rate)
-
-
-def _travel(world: World, home: Host, plan: Plan, model: nn.Module) -> Run:
-    layers = find_layers(model)
-    user = SimKey(b"user")
-    packed = [(layer.name, pack(model, layer)) for layer in layers]
-    ids: dict[str, int] = {}
-    for number in range(walkers_of(plan)):
-        nonce = (plan.seed | number << 64).to_bytes(16, "little")
-        birth = bear(plan, packed, user, nonce=nonce)
-        for made in birth.objects:
-            home.disk.add(made)
-        world.happen(home, birth.event)
-        ids[birth.walker.hex()] = number + 1
-
-    _bring_home(world, home, len(ids))
-    assert home.peer is not None
-    heir = next(w.heir for w in home.peer.status().walkers if w.walker in ids)
-    version = home.peer.version(bytes.fromhex(heir))
-    assert version is not None
-    trained = copy.deepcopy(model)
-    for layer, ref in zip(find_layers(trained), version.manifest.layers, strict=True):
-        load(trained, layer, home.disk.read(ref.digest))
-    by_id = {host.key.public_key.hex(): name for name, host in world.hosts.items()}
-    history = tuple(
-        {
-            "kind": r.kind,
-            "second": at / 1e6,
-            **_named(r.fields, by_id),
-            **({"walker": ids.get(str(r.fields.get("walker")), 0)} if len(ids) > 1 else {}),
-        }
-        for at, r in home.reports
-        if r.kind in ("stop", "merged", "measured", "reissued")
-    )
-    return Run(
-        model=trained,
-        history=history,
-        route=tuple(entry["peer"] for entry in history if entry["kind"] == "stop"),
-        wire_bytes=sum(sum(h.sent_bytes.values()) for h in world.hosts.values()),
-        seconds=world.now_us / 1e6,
-    )
-
-
-def _bring_home(world: World, home: Host, count: int) -> None:
-    """Let time pass until so many are home. Raises: RunError once nothing moves any more."""
-
-    def of(kind: str) -> list[tuple[Host, Report]]:
-        return [(h, r) for h in world.hosts.values() for _, r in h.reports if r.kind == kind]
-
-    def over() -> bool:
-        news = home.reports[-1][1].kind if home.reports else ""
-        return (news == "arrived" and len(of("arrived")) == count) or broken()
-
-    def broken() -> bool:
-        return any(h.reports and h.reports[-1][1].kind == FAILED for h in world.hosts.values())
-
-    told = -1
-    while not world.run(until=over, seconds=QUIET_SECONDS):
-        reports = sum(len(h.reports) for h in world.hosts.values())
-        walkers = [w for h in world.hosts.values() if h.peer for w in h.peer.status().walkers]
-        learning = any(w.activity.startswith("training") for w in walkers)
-        if reports == told and not learning:
-            states = sorted({w.activity for w in walkers if w.role == "own"})
-            raise RunError(f"the walker did not come home; it is {' and '.join(states)}")
-        told = reports
-    if broken():
-        host, report = of(FAILED)[0]
-        raise RunError(f"{host.name} could not learn: {report.fields['reason']!s}")
-
-
-def _named(fields: Mapping[str, Any], by_id: Mapping[str, str]) -> dict[str, Any]:
-    plain = {k: v for k, v in fields.items() if k != "walker"}
-    return {k: by_id.get(v, v) if isinstance(v, str) else v for k, v in plain.items()}
-
-
-def _arrays(pair: Arrays, where: str) -> tuple[Any, Any]:
-    try:
-        x, y = (np.asarray(part) for part in pair)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"the data of {where} must be a pair (x, y) of arrays") from error
-    if len(x) != len(y) or not len(x):
-        raise ValueError(f"the data of {where} has {len(x)} samples and {len(y)} labels")
-    if y.dtype.kind not in "iu":
-        raise TypeError(f"the labels of {where} are {y.dtype}; integers are needed")
-    return (x.astype(np.float32) if x.dtype.kind == "f" else x), y.astype(np.int64)
+    return home

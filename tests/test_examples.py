@@ -51,3 +51,17 @@ def test_lora_snake() -> None:
     assert min(others[:3]) > 3 * max(others[3:])
     before, *_, after = json.loads(perplexity[perplexity.index("[") :].replace("'", ""))
     assert after < before / 4
+
+
+def test_own_model_snake() -> None:
+    """Orders, a body of one's own choice and memory budgets, on a module that is in no zoo."""
+    lines = run("own_model_snake.py", "--short").splitlines()
+    layers = {text.partition(": layers ")[0]: text.split()[-6:] for text in lines[::2]}
+    assert layers["one block a lap"] == ["0:1+4:5"] * 3 + ["1:2+4:5"] * 3
+    assert layers["there and back, the middle alone"] == ["1:2"] * 3 + ["2:3"] * 3
+    assert layers["all blocks at each stop, one at a time"] == ["0:5"] * 6
+    by_memory = layers["as memory allows"]
+    assert by_memory[0] == "0:5"  # no limit there
+    assert by_memory[1] != "0:5"
+    assert by_memory[2] != "0:5"
+    assert float(lines[1].split()[1].strip(",")) > 0.25

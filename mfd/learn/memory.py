@@ -7,8 +7,9 @@
 
 The budget is what the model and its training may take on top of the idle trainer and its data. The
 measured figure is the model's state and the growth of the process's resident memory while it
-trains: Linux keeps its peak, which is reset before (/proc/self/clear_refs), after free memory was
-given back to the system; elsewhere it is the most since the process began. On a GPU, torch counts.
+trains: Linux keeps the peak, which is reset before (/proc/self/clear_refs), when free memory was
+given back to the system and torch has made its first step; elsewhere it is the most since the
+process began. On a GPU, torch counts.
 Rules of this file: what is reckoned depends on sizes alone, never on what was measured, so that the
 same plan takes the same layers on every machine with the same budget.
 """
@@ -21,6 +22,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -291,6 +293,7 @@ class Meter:
     """Measures what training takes beyond what the process held before."""
 
     def __init__(self, device: str = "cpu") -> None:
+        _awaken()
         self._cuda = device == "cuda"
         if self._cuda:
             torch.cuda.reset_peak_memory_stats()
@@ -307,6 +310,15 @@ class Meter:
         if self._cuda:
             return max(0, torch.cuda.max_memory_allocated() - self._before)
         return max(0, (_status("VmHWM") or _most()) - self._before)
+
+
+@cache
+def _awaken() -> None:
+    """Take one step of nothing: what torch loads with its first step belongs to no model."""
+    with torch.random.fork_rng(devices=[]):
+        module = nn.Linear(2, 2)
+        module(torch.zeros(1, 2)).sum().backward()
+        torch.optim.Adam(module.parameters()).step()
 
 
 def _status(field: str) -> int:

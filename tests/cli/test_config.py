@@ -8,6 +8,7 @@ import pytest
 
 from mfd.cli.config import load_settings, parse_hold, read_secret
 from mfd.cli.errors import Misuse
+from mfd.topology.values import parse_bytes
 
 
 def test_flags_stand_over_the_file_and_lists_add_up(tmp_path: Path) -> None:
@@ -74,3 +75,15 @@ def test_secrets_come_from_private_files_alone(tmp_path: Path) -> None:
         read_secret(str(path), "key")
     with pytest.raises(Misuse, match="cannot be read"):
         read_secret(str(tmp_path / "none"), "key")
+
+
+def test_memory_is_told_as_people_write_it(tmp_path: Path) -> None:
+    file = tmp_path / "mfd.toml"
+    file.write_text('memory = "1.5GiB"\n')
+    assert parse_bytes(load_settings(file, {}).memory) == 3 << 29
+    assert parse_bytes(load_settings(file, {"memory": "500 MB"}).memory) == 500_000_000
+    assert parse_bytes(load_settings(file, {"memory": 1 << 20}).memory) == 1 << 20
+    assert parse_bytes(load_settings(None, {}).memory) == 0
+    for wrong in ("2 gigs", "-1", "", "GiB", "nan", "1e99"):
+        with pytest.raises(Misuse, match="is no amount of memory: write 2GiB"):
+            load_settings(None, {"memory": wrong})

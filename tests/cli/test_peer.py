@@ -194,3 +194,9 @@ def test_a_bug_is_one_line_and_its_own_code(
     monkeypatch.setenv("MFD_DEBUG", "1")
     assert main([]) == 70
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_topology_tells_a_peer_its_memory(tmp_path: Path) -> None:
+    path = tmp_path / "graph.toml"
+    path.write_text('[nodes.a]\naddress = "127.0.0.1:7000"\nmemory = "2GiB"\n')
+    assert peer_module._from_topology(path, "a")["memory"] == 2 << 30

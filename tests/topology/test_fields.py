@@ -33,3 +33,12 @@ def test_the_topology_zoos_speed_counts_unless_ours_is_given() -> None:
 def test_only_what_differs_from_the_default_is_told() -> None:
     assert told(Node()) == {}
     assert told(Edge("a", "b", loss=0.5)) == {"a": "a", "b": "b", "loss": 0.5}
+
+
+def test_memory_is_told_as_people_write_it() -> None:
+    assert read_node({"memory": "2GiB"}, "x").memory_bytes == 2 << 30
+    assert read_node({"memory": '"512 KiB"'}, "x", strict=True).memory_bytes == 512 << 10
+    assert read_node({"memory": 77}, "x").memory_bytes == 77
+    for wrong in (True, "much", [1], -5):
+        with pytest.raises(TopologyError, match=r"x: memory: .* is no amount of memory"):
+            read_node({"memory": wrong}, "x")
