@@ -14,19 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mfd.core.birth import bear
-from mfd.core.effects import Report
 from mfd.learn.holdings import Holding
 from mfd.learn.layers import find_layers, load, pack
-from mfd.learn.learner import Learner
-from mfd.packet.objects import Buffer, LayerObject
 from mfd.packet.plan import Plan
-from mfd.packet.task import LearnResult, LearnTask
-from mfd.sim.keys import SimKey
-from mfd.sim.world import Host, World
+from mfd.sim.host import Host
 from mfd.topology import Topology
 from mfd.topology import load as load_topology
 from mfd.topology import make as make_topology
+from mfd.trial import Device, RunError, Trial
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,17 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Run", "RunError", "run"]
 
 TRAIN, TEST = "data/train", "data/test"
-LINK_LATENCY_US = 1_000  # where the topology does not say
-LINK_BYTES_PER_S = 125e6
-QUIET_SECONDS = 300.0  # virtual; longer than any timer that could still move a walker
-FAILED = "learning failed"
-OF_MACHINE = ("peak_bytes", "taken_bytes")  # claims that tell of this machine, not of the device
 Arrays = tuple[Any, Any]
 DataFn = Callable[[int, int], Arrays]
-
-
-class RunError(RuntimeError):
-    """The walker did not come home; the sentence says what it was waiting for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +42,6 @@ class Run:
     route: tuple[str, ...]  # node names in order of stops
     wire_bytes: int  # everything that crossed a link, each link counted
     seconds: float  # virtual time from start to home
-
-
-class _Device:
-    """A learner whose time is that of a stated device, not of this machine."""
-
-    def __init__(self, learner: Learner, samples_per_s: float) -> None:
-        self._learner = learner
-        self._samples_per_s = samples_per_s
-
-    def perform(
-        self,
-        task: LearnTask,
-        read: Callable[[bytes], Buffer],
-        write: Callable[[LayerObject], None],
-    ) -> LearnResult:
-        """Learn for real; claim virtual seconds."""
-        result = self._learner.perform(task, read, write)
-        claims = {k: v for k, v in result.claims.items() if k not in OF_MACHINE}
-        claims["seconds"] = claims.get("samples", 0.0) / self._samples_per_s
-        return LearnResult(result.layers, claims)
 
 
 def run(
@@ -117,13 +83,17 @@ def run(
         raise ValueError(f"home {home!r} is not a node of the topology; nodes: {names}")
     shards = {name: _arrays(data(i, len(holders)), name) for i, name in enumerate(holders)}
     held_out = None if test is None else _arrays(test, "test")
-    world = World(seed)
-    device = (lambda: copy.deepcopy(model), samples_per_s)
-    _build(world, graph, _holdings(shards, held_out, home), device)
+    trial = Trial(
+        graph,
+        _holdings(shards, held_out, home),
+        seed=seed,
+        device=Device(samples_per_s),
+        build=lambda _: copy.deepcopy(model),
+    )
     plan = Plan(
         recipe={"local": type(model).__qualname__},
         names=(TRAIN,),
-        home=world.hosts[home].key.public_key,
+        home=trial.world.hosts[home].key.public_key,
         mode=mode,
         verify=(TEST,) if held_out is not None else (),
         laps=laps,
@@ -137,7 +107,7 @@ def run(
         seed=seed,
         learn=learn,
     )
-    return _travel(world, world.hosts[home], plan, model)
+    return _travel(trial, trial.world.hosts[home], plan, model)
 
 
 def _graph(topology: Topology | str | Path) -> Topology:
@@ -165,85 +135,26 @@ def _holdings(
     return held
 
 
-def _build(
-    world: World,
-    graph: Topology,
-    held: Mapping[str, Mapping[str, Holding]],
-    device: tuple[Callable[[], nn.Module], float],
-) -> None:
-    fresh, samples_per_s = device
-    for name in graph.nodes:
-        memory = graph.nodes[name].memory_bytes
-        learner = Learner(held.get(name, {}), build=lambda _: fresh(), threads=1, memory=memory)
-        host = world.add(name, learner=_Device(learner, samples_per_s))
-        for data_name, holding in held.get(name, {}).items():
-            host.hold(data_name, len(holding.x))
-    for edge in graph.edges:
-        rate = edge.bandwidth_bps / 8 if edge.bandwidth_bps else LINK_BYTES_PER_S
-        latency_us = edge.latency_us or LINK_LATENCY_US
-        world.link(edge.a, edge.b, latency_us=latency_us, bytes_per_s=rate)
-
-
-def _travel(world: World, home: Host, plan: Plan, model: nn.Module) -> Run:
+def _travel(trial: Trial, home: Host, plan: Plan, model: nn.Module) -> Run:
     layers = find_layers(model)
-    user = SimKey(b"user")
-    nonce = plan.seed.to_bytes(16, "little")
-    birth = bear(plan, [(layer.name, pack(model, layer)) for layer in layers], user, nonce=nonce)
-    for made in birth.objects:
-        home.disk.add(made)
-    world.happen(home, birth.event)
-
-    _bring_home(world, home)
-    assert home.peer is not None
-    version = home.peer.version(birth.walker)
-    assert version is not None
+    walker = trial.send(plan, [(layer.name, pack(model, layer)) for layer in layers])
+    trial.bring_home(plan, walker)
+    packet = trial.packet(plan, walker)
     trained = copy.deepcopy(model)
-    for layer, ref in zip(find_layers(trained), version.manifest.layers, strict=True):
-        load(trained, layer, home.disk.read(ref.digest))
-    by_id = {host.key.public_key.hex(): name for name, host in world.hosts.items()}
+    for layer, ref in zip(find_layers(trained), packet.manifest.layers, strict=True):
+        load(trained, layer, packet.object(ref.digest))
     history = tuple(
-        {"kind": r.kind, "second": at / 1e6, **_named(r.fields, by_id)}
-        for at, r in home.reports
-        if r.kind in ("stop", "measured", "reissued")
+        {"kind": report.kind, "second": at / 1e6, **trial.plain(report)}
+        for at, report in home.reports
+        if report.kind in ("stop", "measured", "reissued")
     )
     return Run(
         model=trained,
         history=history,
         route=tuple(entry["peer"] for entry in history if entry["kind"] == "stop"),
-        wire_bytes=sum(sum(h.sent_bytes.values()) for h in world.hosts.values()),
-        seconds=world.now_us / 1e6,
+        wire_bytes=trial.tally.links_bytes,
+        seconds=trial.world.now_us / 1e6,
     )
-
-
-def _bring_home(world: World, home: Host) -> None:
-    """Let time pass until the walker is home. Raises: RunError once nothing moves any more."""
-
-    def of(kind: str) -> list[tuple[Host, Report]]:
-        return [(h, r) for h in world.hosts.values() for _, r in h.reports if r.kind == kind]
-
-    def over() -> bool:
-        return bool(home.reports and home.reports[-1][1].kind == "arrived") or broken()
-
-    def broken() -> bool:
-        return any(h.reports and h.reports[-1][1].kind == FAILED for h in world.hosts.values())
-
-    told = -1
-    while not world.run(until=over, seconds=QUIET_SECONDS):
-        count = sum(len(h.reports) for h in world.hosts.values())
-        walkers = [w for h in world.hosts.values() if h.peer for w in h.peer.status().walkers]
-        learning = any(w.activity.startswith("training") for w in walkers)
-        if count == told and not learning:
-            states = sorted({w.activity for w in walkers if w.role == "own"})
-            raise RunError(f"the walker did not come home; it is {' and '.join(states)}")
-        told = count
-    if broken():
-        host, report = of(FAILED)[0]
-        raise RunError(f"{host.name} could not learn: {report.fields['reason']!s}")
-
-
-def _named(fields: Mapping[str, Any], by_id: Mapping[str, str]) -> dict[str, Any]:
-    plain = {k: v for k, v in fields.items() if k != "walker"}
-    return {k: by_id.get(v, v) if isinstance(v, str) else v for k, v in plain.items()}
 
 
 def _arrays(pair: Arrays, where: str) -> tuple[Any, Any]:
