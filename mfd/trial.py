@@ -74,14 +74,16 @@ class Device:
     flops: float = 0.0  # FLOP/s; 0: samples_per_s counts
     costs: Costs | None = None
 
-    def seconds(self, task: LearnTask, trained: Sequence[Range], samples: float) -> float:
-        """Virtual time of a task on a node of speed 1."""
+    def seconds(
+        self, task: LearnTask, trained: Sequence[Range], samples: float, *, held: float
+    ) -> float:
+        """Virtual time of a task on a node of speed 1 that holds so many samples."""
         if task.kind not in ("train", "measure"):
             return 0.0
         training = task.kind == "train"
         if self.flops and self.costs is not None:
             work = (
-                self.costs.training(trained, samples=samples, kept=samples)
+                self.costs.training(trained, samples=samples, kept=min(samples, held))
                 if training
                 else self.costs.measuring(samples)
             )
@@ -147,7 +149,8 @@ class _Node:
         result = self._learner.perform(task, read, write)
         trained = getattr(result, "trained", ()) or task.trained
         samples = float(result.claims.get("samples", 0.0))
-        seconds = self._trial.device.seconds(task, trained, samples) / self._speed
+        held = self._learner.describe(task.name)["samples"] if task.name else samples
+        seconds = self._trial.device.seconds(task, trained, samples, held=held) / self._speed
         claims = {k: v for k, v in result.claims.items() if k != "peak_bytes"}
         claims["seconds"] = seconds
         self._trial.worked(self._name, task, trained, claims)

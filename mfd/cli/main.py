@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from mfd.cli.errors import EXIT_CODES, guarded
+from mfd.cli.studies import add_commands
 
 __all__ = ["app", "main"]
 
@@ -27,6 +28,7 @@ packet_app = typer.Typer(no_args_is_help=True, help="Look into packet files (.mf
 topology_app = typer.Typer(no_args_is_help=True, help="Read, check and make network graphs.")
 app.add_typer(packet_app, name="packet")
 app.add_typer(topology_app, name="topology")
+add_commands(app)
 
 Api = Annotated[
     str | None,

@@ -1,0 +1,5 @@
+"""x."""
+
+
+def write(study):
+    return study.folder / "report.html"
