@@ -87,7 +87,8 @@ def learn_locally(setting: Setting) -> Json:
     """Train a model at each holder on its own data; return the last line of the cell."""
     graph = setting.study.graph
     runs: dict[str, Found] = {}
-    packets, seconds = [], 0.0
+    packets: list[str] = []
+    seconds = 0.0
     for name, part in setting.parts.items():
         module, runs[name] = _learn(setting, part)
         packets.append(setting.save(_packet(setting, module), f".{len(packets) + 1}"))

@@ -202,7 +202,8 @@ def _write_work(lines: Lines, work: Work) -> None:
 def _write_news(setting: Setting, trial: Trial, news: tuple[str, float, Report]) -> None:
     node, second, report = news
     told = {k: v for k, v in trial.plain(report).items() if isinstance(v, str | int | float)}
-    told = {**told, "peer": node, "second": round(second, 6), "walker": report.fields["walker"][:8]}
+    walker = str(report.fields["walker"])[:8]
+    told = {**told, "peer": node, "second": round(second, 6), "walker": walker}
     if report.kind == "measured":
         told |= _spent(trial)
     setting.lines.write(report.kind, **told)

@@ -1,27 +1,31 @@
 """Charts as SVG text that follows the page's colours: lines with bands, bars, cells, spans, nets.
 
-Rules of this file: text and numbers in, text out; everything that a user or a file named is escaped.
+Rules of this file: text and numbers in, text out; what a user or a file named is escaped.
 Colours are the page's variables, so that one picture serves light and dark.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
 
 __all__ = [
     "COLOURS",
+    "RIGHT",
+    "WIDTH",
+    "Axis",
     "Band",
-    "Span",
     "bars",
     "cells",
     "colour",
     "legend",
     "lines",
-    "network",
-    "spans",
+    "number",
+    "short",
+    "svg",
+    "text",
 ]
 
 COLOURS = 8  # variables --c0 .. --c7 of the page
@@ -40,27 +44,19 @@ class Band:
     points: Sequence[tuple[float, float, float]]
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Something that went on in rows `low` to `high` (not included), in one lane of each."""
-
-    lane: int
-    low: int
-    high: int
-    start: float
-    end: float
-    title: str
-
-
 def colour(index: int) -> str:
     """The colour of the index-th of whatever is told apart."""
     return f"var(--c{index % COLOURS})"
 
 
-def legend(names: Sequence[str], *, lines: bool = False) -> str:
-    """What the colours mean, as HTML."""
+def legend(
+    names: Sequence[str], *, lines: bool = False, shown: Collection[str] | None = None
+) -> str:
+    """What the colours mean, as HTML; `shown`: only of these."""
     items = []
     for i, name in enumerate(names):
+        if shown is not None and name not in shown:
+            continue
         dash = DASHES[i // COLOURS % len(DASHES)]
         mark = (
             f'<line x1="0" y1="6" x2="22" y2="6" stroke="{colour(i)}" stroke-width="3" '
@@ -73,15 +69,17 @@ def legend(names: Sequence[str], *, lines: bool = False) -> str:
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
-def _svg(height: float, body: Sequence[str], title: str, width: float = WIDTH) -> str:
+def svg(height: float, body: Sequence[str], title: str, width: float = WIDTH) -> str:
+    """A picture that fits the width it is given; `body` is escaped already."""
     return (
         f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}">'
         f"{''.join(body)}</svg>"
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str = "middle", extra: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{extra}>{escape(text)}</text>'
+def text(x: float, y: float, words: str, anchor: str = "middle", extra: str = "") -> str:
+    """Words at a place, escaped."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{extra}>{escape(words)}</text>'
 
 
 # axes
@@ -103,14 +101,15 @@ def _decades(low: float, high: float) -> list[float]:
     return [m * 10.0**e for e in exponents for m in marks if low <= m * 10.0**e <= high]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A number on an axis."""
     if abs(value) >= 1e5:
         return f"{value / 1e6:g} M" if abs(value) >= 1e6 else f"{value / 1e3:g} k"
     return f"{value:.10g}" if abs(value) < 1e3 else f"{value:,.0f}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Axis:
+class Axis:
     """Where values lie between two places."""
 
     low: float
@@ -120,6 +119,7 @@ class _Axis:
     log: bool = False
 
     def at(self, value: float) -> float:
+        """The place of a value."""
         if self.log:
             value, low, high = log10(max(value, self.low)), log10(self.low), log10(self.high)
         else:
@@ -127,13 +127,15 @@ class _Axis:
         return self.start + (self.end - self.start) * (value - low) / ((high - low) or 1.0)
 
     def marks(self) -> list[float]:
+        """Round values along it."""
         return _decades(self.low, self.high) if self.log else _nice(self.low, self.high)
 
 
 def _unit(values: Sequence[float], *, size: bool) -> tuple[float, str]:
     """By what values are divided for reading, and the unit's name."""
     most = max(values, default=0.0)
-    return next(((float(u), n) for u, n in UNITS if most >= 2 * u), (1.0, "B")) if size else (1.0, "")
+    known = ((float(size), name) for size, name in UNITS if most >= 2 * size)
+    return next(known, (1.0, "B")) if size else (1.0, "")
 
 
 # lines
@@ -160,39 +162,41 @@ def lines(
     log = size and max(xs) / min(xs) > LOG_FROM
     margin = 0.06 * ((max(ys) - min(ys)) or 1.0)
     x_low = min(xs) / 1.15 if log else 0.0
-    x_axis = _Axis(x_low, max(xs) * (1.15 if log else 1.03), LEFT, WIDTH - RIGHT, log)
+    x_axis = Axis(x_low, max(xs) * (1.15 if log else 1.03), LEFT, WIDTH - RIGHT, log)
     y_low = max(min(ys) - margin, 0.0) if min(ys) >= 0 else min(ys) - margin
     y_high = min(max(ys) + margin, 100.0) if percent else max(ys) + margin
-    y_axis = _Axis(y_low, y_high, LINES_HIGH - BOTTOM, TOP)
+    y_axis = Axis(y_low, y_high, LINES_HIGH - BOTTOM, TOP)
     body = _frame(x_axis, y_axis, percent=percent)
-    body.append(_text((LEFT + WIDTH) / 2, LINES_HIGH - 8, x_name + (unit_name and f" ({unit_name})")))
     body.append(
-        _text(0, 0, y_name, extra=f' transform="translate(13 {LINES_HIGH / 2 - 15:g}) rotate(-90)"')
+        text((LEFT + WIDTH) / 2, LINES_HIGH - 8, x_name + (unit_name and f" ({unit_name})"))
+    )
+    body.append(
+        text(0, 0, y_name, extra=f' transform="translate(13 {LINES_HIGH / 2 - 15:g}) rotate(-90)"')
     )
     order = [bands.index(b) for b in shown]
     for index, points in zip(order, table, strict=True):
         body += _line(points, x_axis, y_axis, index, bands[index].name)
-    return _svg(LINES_HIGH, body, f"{y_name} against {x_name}")
+    return svg(LINES_HIGH, body, f"{y_name} against {x_name}")
 
 
-def _frame(x_axis: _Axis, y_axis: _Axis, *, percent: bool) -> list[str]:
+def _frame(x_axis: Axis, y_axis: Axis, *, percent: bool) -> list[str]:
     body = []
     for mark in y_axis.marks():
         y = y_axis.at(mark)
         body.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        body.append(_text(LEFT - 6, y + 4, f"{mark:.10g}{'%' * percent}", "end"))
+        body.append(text(LEFT - 6, y + 4, f"{mark:.10g}{'%' * percent}", "end"))
     for mark in x_axis.marks():
         x = x_axis.at(mark)
         body.append(f'<path class="grid" d="M{x:.1f} {y_axis.end:g}V{y_axis.start:g}"/>')
-        body.append(_text(x, y_axis.start + 17, _number(mark)))
+        body.append(text(x, y_axis.start + 17, number(mark)))
     body.append(f'<path class="axis" d="M{LEFT} {y_axis.end:g}V{y_axis.start:g}H{WIDTH - RIGHT}"/>')
     return body
 
 
 def _line(
     points: Sequence[tuple[float, float, float]],
-    x_axis: _Axis,
-    y_axis: _Axis,
+    x_axis: Axis,
+    y_axis: Axis,
     index: int,
     name: str,
 ) -> list[str]:
@@ -237,41 +241,44 @@ def bars(
     size: bool = False,
 ) -> str:
     """Horizontal bars, a group a row; the index of a series is that of its colour."""
-    thick = 11 if len(series) <= 4 else 8
+    shown = [i for i, values in enumerate(series.values()) if any(v is not None for v in values)]
+    thick = 11 if len(shown) <= 4 else 8
     gap = 12
-    high = len(series) * thick + gap
+    high = len(shown) * thick + gap
     left = min(140, 20 + 7 * max(map(len, groups), default=0))
     everything = [v for values in series.values() for v in values if v is not None]
     unit, unit_name = _unit(everything, size=size)
     most = max(everything, default=1.0) / unit or 1.0
     bottom = len(groups) * high + 6
-    axis = _Axis(0.0, most * 1.02, left, WIDTH - RIGHT)
+    axis = Axis(0.0, most * 1.02, left, WIDTH - RIGHT)
     body = []
     for mark in axis.marks():
         x = axis.at(mark)
         body.append(f'<path class="grid" d="M{x:.1f} 0V{bottom}"/>')
-        body.append(_text(x, bottom + 16, _number(mark)))
+        body.append(text(x, bottom + 16, number(mark)))
     for row, group in enumerate(groups):
         top = row * high + gap / 2
-        middle = top + len(series) * thick / 2 + 4
-        body.append(_text(left - 6, middle, _short(group, left - 10), "end"))
+        middle = top + len(shown) * thick / 2 + 4
+        body.append(text(left - 6, middle, short(group, left - 10), "end"))
         for i, (name, values) in enumerate(series.items()):
             value = values[row]
             if value is None:
                 continue
             told = f"{escape(group)}, {escape(name)}: {value / unit:.4g} {unit_name}"
+            y = top + shown.index(i) * thick
             body.append(
-                f'<rect x="{left}" y="{top + i * thick:.1f}" height="{thick - 2}" rx="1.5" '
+                f'<rect x="{left}" y="{y:.1f}" height="{thick - 2}" rx="1.5" '
                 f'width="{max(1.0, axis.at(value / unit) - left):.1f}" fill="{colour(i)}">'
                 f"<title>{told}</title></rect>"
             )
-    body.append(_text((left + WIDTH) / 2, bottom + 35, x_name + (unit_name and f" ({unit_name})")))
-    return _svg(bottom + 42, body, x_name)
+    body.append(text((left + WIDTH) / 2, bottom + 35, x_name + (unit_name and f" ({unit_name})")))
+    return svg(bottom + 42, body, x_name)
 
 
-def _short(text: str, pixels: float) -> str:
+def short(words: str, pixels: float) -> str:
+    """Words cut to about so many pixels."""
     room = max(3, int(pixels / 6.6))
-    return text if len(text) <= room else text[: room - 2] + ".."
+    return words if len(words) <= room else words[: room - 2] + ".."
 
 
 def cells(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
@@ -284,14 +291,14 @@ def cells(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence
     small = ' class="small"'
     step = -(-len(columns) // 20)
     body = [
-        _text(left + (i + 0.5) * wide, 14, _short(name, max(wide, 20)), extra=small)
+        text(left + (i + 0.5) * wide, 14, short(name, max(wide, 20)), extra=small)
         for i, name in enumerate(columns)
         if i % step == 0
     ]
-    body.append(_text(WIDTH - 2, 14, "all", "end", small))
+    body.append(text(WIDTH - 2, 14, "all", "end", small))
     for j, (name, row) in enumerate(zip(rows, counts, strict=True)):
         y = 20 + j * high
-        body.append(_text(left - 6, y + 17, _short(name, left - 10), "end"))
+        body.append(text(left - 6, y + 17, short(name, left - 10), "end"))
         for i, count in enumerate(row):
             x = left + i * wide
             share = 0.0 if not count else 0.12 + 0.88 * count / most
@@ -303,93 +310,6 @@ def cells(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence
             )
             if count and wide >= 24:
                 strong = ' class="small on"' if share > 0.55 else small
-                body.append(_text(x + wide / 2, y + 16, f"{count}", extra=strong))
-        body.append(_text(WIDTH - 2, y + 17, f"{sum(row)}", "end", small))
-    return _svg(24 + len(rows) * high, body, "samples by holder and label")
-
-
-# what went on when, and where
-
-
-def spans(rows: Sequence[str], lanes: Sequence[str], found: Sequence[Span], *, x_name: str) -> str:
-    """Rows of lanes over time."""
-    high = max(16, min(34, 5 * len(lanes)))
-    lane = (high - 3) / max(1, len(lanes))
-    left = min(110, 20 + 7 * max(map(len, rows), default=0))
-    bottom = len(rows) * high + 4
-    axis = _Axis(0.0, max((s.end for s in found), default=1.0) or 1.0, left, WIDTH - RIGHT)
-    body = []
-    for i, name in enumerate(rows):
-        body.append(
-            f'<rect x="{left}" y="{i * high + 2}" width="{WIDTH - RIGHT - left}" '
-            f'height="{high - 3}" class="cell"/>'
-        )
-        body.append(_text(left - 6, i * high + high / 2 + 5, _short(name, left - 10), "end"))
-    for mark in axis.marks():
-        x = axis.at(mark)
-        body.append(f'<path class="grid" d="M{x:.1f} 0V{bottom}"/>')
-        body.append(_text(x, bottom + 16, _number(mark)))
-    for span in found:
-        x, width = axis.at(span.start), max(1.0, axis.at(span.end) - axis.at(span.start))
-        parts = [
-            f'<rect x="{x:.1f}" y="{row * high + 2 + span.lane * lane:.1f}" width="{width:.1f}" '
-            f'height="{lane:.1f}"/>'
-            for row in range(span.low, span.high)
-        ]
-        title = f"<title>{escape(span.title)}</title>"
-        body.append(f'<g fill="{colour(span.lane)}">{title}{"".join(parts)}</g>')
-    body.append(_text((left + WIDTH) / 2, bottom + 35, x_name))
-    return _svg(bottom + 42, body, f"layers against {x_name}")
-
-
-def network(
-    places: Mapping[str, tuple[float, float]],
-    links: Mapping[tuple[str, str], float],
-    hops: Mapping[tuple[str, str], int],
-    *,
-    told: Callable[[float], str],
-    filled: Mapping[str, str],
-) -> str:
-    """A graph with links as thick as what they carried, and arrows where the model went.
-
-    `filled`: nodes that hold data, and what is said of each; `told` puts a link's load in words.
-    """
-    high = max((y for _, y in places.values()), default=0.0)
-    height = 90 + 330 * max(0.3, min(1.0, high))
-    at = {
-        n: (50 + x * (WIDTH - 100), 40 + (y / high if high > 0.02 else 0.5) * (height - 80))
-        for n, (x, y) in places.items()
-    }
-    most = max(links.values(), default=0.0) or 1.0
-    body = [
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="5" '
-        'markerHeight="5" orient="auto"><path d="M0 0L8 4L0 8Z" fill="var(--c1)"/></marker></defs>'
-    ]
-    for (a, b), load in links.items():
-        (ax, ay), (bx, by) = at[a], at[b]
-        width = 1 + 9 * (load / most) ** 0.5
-        title = f"<title>{escape(a)} - {escape(b)}: {escape(told(load))}</title>"
-        body.append(
-            f'<path class="link" d="M{ax:.1f} {ay:.1f}L{bx:.1f} {by:.1f}" '
-            f'stroke-width="{width:.1f}">{title}</path>'
-        )
-    for (a, b), count in hops.items():
-        (ax, ay), (bx, by) = at[a], at[b]
-        mx, my = (ax + bx) / 2 - (by - ay) * 0.18, (ay + by) / 2 + (bx - ax) * 0.18
-        ends = [_towards((ax, ay), (mx, my), 15), _towards((bx, by), (mx, my), 15)]
-        title = f"<title>{escape(a)} to {escape(b)}: {count} times</title>"
-        body.append(
-            f'<path d="M{ends[0]}Q{mx:.1f} {my:.1f} {ends[1]}" fill="none" stroke="var(--c1)" '
-            f'stroke-width="{1 + min(count, 8) * 0.35:.2f}" marker-end="url(#tip)">{title}</path>'
-        )
-    for name, (x, y) in at.items():
-        looks = 'fill="var(--c0)"' if name in filled else 'class="relay"'
-        title = f"<title>{escape(name)}: {escape(filled.get(name, 'relay'))}</title>"
-        body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="11" {looks}>{title}</circle>')
-        body.append(_text(x, y - 16, name, extra=' class="halo"'))
-    return _svg(height, body, "the network and the way of the model")
-
-
-def _towards(a: tuple[float, float], b: tuple[float, float], by: float) -> str:
-    apart = ((b[0] - a[0]) ** 2 + (b[1] - a[1]) ** 2) ** 0.5 or 1.0
-    return f"{a[0] + (b[0] - a[0]) * by / apart:.1f} {a[1] + (b[1] - a[1]) * by / apart:.1f}"
+                body.append(text(x + wide / 2, y + 16, f"{count}", extra=strong))
+        body.append(text(WIDTH - 2, y + 17, f"{sum(row)}", "end", small))
+    return svg(24 + len(rows) * high, body, "samples by holder and label")
