@@ -78,14 +78,13 @@ def complete(
             yield cell, run_cell(study, cell), True
         return
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(left)), spawn, _quietly) as pool:
+    pool = ProcessPoolExecutor(min(jobs, len(left)), spawn, _quietly)
+    try:
         waiting = {pool.submit(_in_child, study.folder, cell): cell for cell in left}
-        try:
-            for done in as_completed(waiting):
-                yield waiting[done], done.result(), True
-        except BaseException:
-            pool.shutdown(cancel_futures=True, wait=False)
-            raise
+        for done in as_completed(waiting):
+            yield waiting[done], done.result(), True
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _quietly() -> None:
