@@ -141,10 +141,11 @@ def resolve(order: Order) -> tuple[Json, Topology]:
     holders = [n for n, node in graph.nodes.items() if any("train" in k for k in node.hold)]
     holders = holders or [n for n, node in graph.nodes.items() if not node.custodian]
     testers = [n for n, node in graph.nodes.items() if any("test" in k for k in node.hold)]
+    data, test = _apart(order)
     config: Json = {
         KEY: FORMAT,
-        "data": order.data,
-        "test": order.test or _with(order.data, "split=test"),
+        "data": data,
+        "test": test,
         "partition": order.partition,
         "topology": "topology.toml",
         "holders": holders,
@@ -185,6 +186,24 @@ def _with(address: str, *options: str) -> str:
     return address + "".join(
         f"{'&' if '?' in address or i else '?'}{option}" for i, option in enumerate(given)
     )
+
+
+def _apart(order: Order) -> tuple[str, str]:
+    """Addresses of what is learned and of what is held out. Raises: Misuse."""
+    from mfd.learn.errors import HoldingError
+    from mfd.learn.holdings import parse
+
+    if order.test:
+        return order.data, order.test
+    try:
+        given = parse(order.data).options
+    except HoldingError as exc:
+        raise Misuse(str(exc)) from exc
+    if "split" in given:
+        raise Misuse(f"--data {order.data} names a split: say with --test what is held out")
+    # roles order the text anew: what is held out must be cut from the same order
+    same = order.partition if order.partition.startswith("by=") else ""
+    return _with(order.data, "split=train"), _with(order.data, "split=test", same)
 
 
 def part_address(config: Mapping[str, Any], number: int, seed: int) -> str:

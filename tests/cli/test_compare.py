@@ -186,7 +186,7 @@ def test_another_comparison_is_not_mixed_in(done: Path, capsys: pytest.CaptureFi
     assert compare(done, "snake", *QUICK[:-6], "--laps", "2", "--set", "epochs=1") == 2
     assert "has another plan 'snake': call this one LABEL=PLAN" in capsys.readouterr().err
     assert compare(done, "snake", "--data", "sklearn:wine", "--topology", "line:3") == 2
-    assert "holds a comparison with data 'sklearn:digits?limit=240'" in capsys.readouterr().err
+    assert "holds a comparison with data 'sklearn:digits?limit=240" in capsys.readouterr().err
     assert compare(done, "snake", *QUICK[:2], "--topology", "ring:4", *QUICK[4:]) == 2
 
 
@@ -205,6 +205,7 @@ def test_another_comparison_is_not_mixed_in(done: Path, capsys: pytest.CaptureFi
         (["snake", "--data", "sklearn:iris", "--seed", "3-1"], "write 1,2,3 or 1-3"),
         (["nowhere.toml", "--data", "sklearn:iris"], "plan nowhere.toml cannot be read"),
         (["snake", "--data", "sklearn:iris", "--samples-per-s", "0"], "numbers above 0"),
+        (["snake", "--data", "sklearn:iris?split=all"], "say with --test what is held out"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_runs(
@@ -268,3 +269,24 @@ def test_data_show_prints_and_draws_the_split(
     assert "4/4" in capsys.readouterr().out
     assert main(["data", "show", "csv:nowhere.csv?label=a"]) == 1
     assert "no file 'nowhere.csv'" in capsys.readouterr().err
+
+
+def test_a_play_is_dealt_out_by_role_and_nothing_held_out_is_learned(tmp_path: Path) -> None:
+    roles = [f"{who}:\n{who} says {n} things about {n * 7}.\n" for n in range(60) for who in "ABC"]
+    play = tmp_path / "play.txt"
+    play.write_text("\n".join(roles))
+    order = Order(["walk"], f"text:{play}?length=16", partition="by=role", topology="line:3")
+    config, _ = resolve(order)
+    assert config["plans"]["walk"]["task"] == "language"
+    from mfd.cli.comparing import part_address
+    from mfd.learn.holdings import load
+
+    parts = [load(part_address(config, i, 1)) for i in range(3)]
+    learned = {row.tobytes() for part in parts for row in part.x}
+    held_out = {row.tobytes() for row in load(config["test"]).x}
+    assert learned.isdisjoint(held_out)
+    assert len(held_out) == pytest.approx((len(learned) + len(held_out)) / 5, rel=0.1)
+    args = ("--data", f"text:{play}?length=16", "--partition", "by=role", "--topology", "line:3")
+    recipe = ("--recipe", "transformer:width=8,depth=1,heads=1", "--set", "epochs=1")
+    assert compare(tmp_path, "walk", "local", *args, *recipe, "--laps", "1") == 0
+    assert "perplexity" in (tmp_path / "a/report.html").read_text()
