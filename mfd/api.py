@@ -137,9 +137,9 @@ def _holdings(
 
 def _travel(trial: Trial, home: Host, plan: Plan, model: nn.Module) -> Run:
     layers = find_layers(model)
-    walker = trial.send(plan, [(layer.name, pack(model, layer)) for layer in layers])
-    trial.bring_home(plan, walker)
-    packet = trial.packet(plan, walker)
+    walkers = trial.send(plan, [(layer.name, pack(model, layer)) for layer in layers])
+    trial.bring_home(walkers)
+    packet = trial.packet(plan)
     trained = copy.deepcopy(model)
     for layer, ref in zip(find_layers(trained), packet.manifest.layers, strict=True):
         load(trained, layer, packet.object(ref.digest))

@@ -17,7 +17,7 @@ from mfd.core.events import Event
 from mfd.learn.learner import Learner
 from mfd.packet.objects import Buffer, LayerObject, wrap_object
 from mfd.packet.packet import Packet
-from mfd.packet.plan import Plan
+from mfd.packet.plan import Plan, decode_plan
 from mfd.packet.task import LearnResult, LearnTask, Range
 from mfd.sim.keys import Signatures
 from mfd.sim.world import Host, World
@@ -35,7 +35,8 @@ LINK_BYTES_PER_S = 125e6
 QUIET_SECONDS = 300.0  # virtual; longer than any timer that could still move a walker
 FRAME_HEAD_BYTES = 4  # of a frame on a link
 FAILED = "learning failed"
-NEWS = ("chosen", "stop", "measured", "reissued", FAILED, "arrived")
+NEWS = ("chosen", "stop", "merged", "measured", "reissued", FAILED, "arrived")
+OF_MACHINE = ("peak_bytes", "taken_bytes")  # claims that tell of this machine, not of the device
 
 
 class RunError(RuntimeError):
@@ -91,11 +92,15 @@ class Device:
         return samples / self.samples_per_s / (1 if training else 3)
 
 
-def state_bytes(task: LearnTask, trained: Sequence[Range], *, moments: int) -> int:
+def state_bytes(task: LearnTask, trained: Sequence[Range], learn: Mapping[str, Any]) -> int:
     """Model state of a trainer by formula: all weights; of trained layers gradient and moments.
 
-    Activations are not in it. `moments`: 2 for Adam, 1 for SGD with momentum.
+    Activations are not in it. `learn`: the plan's options; Adam has two moments, SGD one or none.
     """
+    from mfd.learn.options import Options
+    from mfd.learn.stepping import slots_of
+
+    moments = slots_of(Options.of(learn))
     inside = {i for low, high in trained for i in range(low, high)}
     whole = sum(ref.raw_bytes for ref in task.layers)
     return whole + (1 + moments) * sum(r.raw_bytes for r in task.layers if r.index in inside)
@@ -147,11 +152,11 @@ class _Node:
     ) -> LearnResult:
         """Learn for real; claim virtual seconds."""
         result = self._learner.perform(task, read, write)
-        trained = getattr(result, "trained", ()) or task.trained
+        trained = result.trained or task.trained
         samples = float(result.claims.get("samples", 0.0))
         held = self._learner.describe(task.name)["samples"] if task.name else samples
         seconds = self._trial.device.seconds(task, trained, samples, held=held) / self._speed
-        claims = {k: v for k, v in result.claims.items() if k != "peak_bytes"}
+        claims = {k: v for k, v in result.claims.items() if k not in OF_MACHINE}
         claims["seconds"] = seconds
         self._trial.worked(self._name, task, trained, claims)
         return replace(result, claims=claims)
@@ -176,7 +181,7 @@ class Trial:
         self.on_work: Callable[[Work], None] = lambda work: None
         self.on_news: Callable[[str, float, Report], None] = lambda node, second, report: None
         for name, node in graph.nodes.items():
-            learner = Learner(held.get(name, {}), build=build, threads=1)
+            learner = Learner(held.get(name, {}), build=build, threads=1, memory=node.memory_bytes)
             host = self.world.add(name, learner=_Node(self, name, learner, node.speed))
             for data_name, holding in held.get(name, {}).items():
                 host.hold(data_name, len(holding.x))
@@ -184,6 +189,8 @@ class Trial:
             rate = edge.bandwidth_bps / 8 if edge.bandwidth_bps else LINK_BYTES_PER_S
             latency_us = edge.latency_us or LINK_LATENCY_US
             self.world.link(edge.a, edge.b, latency_us=latency_us, bytes_per_s=rate)
+        self._home_come: list[str] = []  # walkers, in order of their arrival
+        self._failed = ""  # why a node could not learn
         self.world.wires.on_frame = self._frame
         self.world.observers.append(self._observe)
 
@@ -209,6 +216,10 @@ class Trial:
         most = self.tally.store_bytes
         most[host.name] = max(stored, most.get(host.name, 0))
         if report.fields.get("peer", "") in ("", host.key.public_key.hex()):
+            if report.kind == "arrived":
+                self._home_come.append(str(report.fields["walker"]))
+            elif report.kind == FAILED and not self._failed:
+                self._failed = f"{host.name} could not learn: {report.fields['reason']!s}"
             self.on_news(host.name, self.world.now_us / 1e6, report)
 
     def worked(
@@ -220,57 +231,61 @@ class Trial:
             self.tally.samples += samples
             self.tally.stops += 1
         taken = trained if task.kind == "train" else ()
-        state = int(claims.get("state_bytes", 0)) or state_bytes(task, taken, moments=2)
+        state = state_bytes(task, taken, decode_plan(task.plan).learn)
         started_s = self.world.now_us / 1e6
         work = (task.kind, name, started_s, claims["seconds"], samples, tuple(taken), state, claims)
         self.on_work(Work(*work))
 
     # the journey
 
-    def send(self, plan: Plan, layers: Sequence[tuple[str, LayerObject]]) -> bytes:
-        """Let a walker be born at the plan's home; return its id."""
-        home = self._home(plan)
+    def send(
+        self, plan: Plan, layers: Sequence[tuple[str, LayerObject]], *, walkers: int = 1
+    ) -> list[bytes]:
+        """Let walkers of one plan be born at its home; return their ids."""
+        home, born = self._home(plan), []
         user = self.world.signatures.key(b"user")
-        birth = bear(plan, layers, user, nonce=plan.seed.to_bytes(16, "little"))
-        for made in birth.objects:
-            home.disk.add(made)
-        self.world.happen(home, birth.event)
-        return birth.walker
+        for number in range(walkers):
+            nonce = plan.seed.to_bytes(8, "little") + number.to_bytes(8, "little")
+            birth = bear(plan, layers, user, nonce=nonce)
+            for made in birth.objects:
+                home.disk.add(made)
+            self.world.happen(home, birth.event)
+            born.append(birth.walker)
+        return born
 
     def _home(self, plan: Plan) -> Host:
         return next(h for h in self.world.hosts.values() if h.key.public_key == plan.home)
 
-    def bring_home(self, plan: Plan, walker: bytes) -> None:
-        """Let time pass until the walker is home.
+    def bring_home(self, walkers: Sequence[bytes]) -> None:
+        """Let time pass until all walkers are home.
 
         Raises: RunError once nothing moves any more, or where a node could not learn.
         """
-        home, hosts = self._home(plan), list(self.world.hosts.values())
+        hosts, wanted = list(self.world.hosts.values()), len(walkers)
         told = -1
         while not self.world.run(
-            until=lambda: _arrived(home, walker) or any(map(_failed, hosts)), seconds=QUIET_SECONDS
+            until=lambda: len(self._home_come) >= wanted or bool(self._failed),
+            seconds=QUIET_SECONDS,
         ):
             count = sum(len(h.reports) for h in hosts)
-            walkers = [w for h in hosts if h.peer for w in h.peer.status().walkers]
-            learning = any(w.activity.startswith("training") for w in walkers)
+            known = [w for h in hosts if h.peer for w in h.peer.status().walkers]
+            learning = any(w.activity.startswith("training") for w in known)
             if count == told and not learning:
-                states = sorted({w.activity for w in walkers if w.role == "own"})
+                states = sorted({w.activity for w in known if w.role == "own"})
                 raise RunError(f"the walker did not come home; it is {' and '.join(states)}")
             told = count
-        for host in filter(_failed, hosts):
-            reason = host.reports[-1][1].fields["reason"]
-            raise RunError(f"{host.name} could not learn: {reason!s}")
+        if self._failed:
+            raise RunError(self._failed)
 
-    def packet(self, plan: Plan, walker: bytes) -> Packet:
-        """The newest version at home, with all its layers."""
+    def packet(self, plan: Plan) -> Packet:
+        """What came home last, with all its layers: of walkers that merge, it has seen most."""
         home = self._home(plan)
         assert home.peer is not None
-        version = home.peer.version(walker)
+        version = home.peer.version(bytes.fromhex(self._home_come[-1]))
         assert version is not None
-        objects = {
-            ref.digest: wrap_object(home.disk.read(ref.digest)) for ref in version.manifest.layers
-        }
-        return Packet(version.manifest, version.record, version.signature, objects)
+        manifest = version.manifest
+        objects = {ref.digest: wrap_object(home.disk.read(ref.digest)) for ref in manifest.layers}
+        return Packet(manifest, version.record, version.signature, objects)
 
     def names(self) -> dict[str, str]:
         """Peer ids, as reports show them, and the names of their nodes."""
@@ -281,13 +296,3 @@ class Trial:
         by_id = self.names()
         fields = {k: v for k, v in report.fields.items() if k != "walker"}
         return {k: by_id.get(v, v) if isinstance(v, str) else v for k, v in fields.items()}
-
-
-def _arrived(home: Host, walker: bytes) -> bool:
-    """Whether the last news at home is that this walker is there."""
-    last = home.reports[-1][1] if home.reports else None
-    return last is not None and last.kind == "arrived" and last.fields["walker"] == walker.hex()
-
-
-def _failed(host: Host) -> bool:
-    return bool(host.reports and host.reports[-1][1].kind == FAILED)

@@ -54,8 +54,7 @@ def learn_centralised(setting: Setting) -> Json:
     waited = max(
         (ways[name][1] + size / ways[name][2] for name, size in sizes.items()), default=0.0
     )
-    module, found = _learn(setting, pooled)
-    total = _samples(setting, pooled)
+    module, found, total = _learn(setting, pooled)
     seconds = _seconds(setting, total, len(pooled.x), setting.study.graph.nodes[home].speed)
     laps = len(found)
     for lap, each in enumerate(found, 1):
@@ -88,14 +87,13 @@ def learn_locally(setting: Setting) -> Json:
     graph = setting.study.graph
     runs: dict[str, Found] = {}
     packets: list[str] = []
-    seconds = 0.0
+    seconds = total = 0.0
     for name, part in setting.parts.items():
-        module, runs[name] = _learn(setting, part)
+        module, runs[name], samples = _learn(setting, part)
         packets.append(setting.save(_packet(setting, module), f".{len(packets) + 1}"))
-        taken = _seconds(setting, _samples(setting, part), len(part.x), graph.nodes[name].speed)
-        seconds = max(seconds, taken)
+        taken = _seconds(setting, samples, len(part.x), graph.nodes[name].speed)
+        seconds, total = max(seconds, taken), total + samples
     laps = min(map(len, runs.values()))
-    total = sum(_samples(setting, part) for part in setting.parts.values())
     for lap in range(1, laps + 1):
         each = [found[lap - 1] for found in runs.values()]
         setting.lines.write(
@@ -126,14 +124,16 @@ def learn_locally(setting: Setting) -> Json:
     }
 
 
-def _learn(setting: Setting, holding: Holding) -> tuple[nn.Module, Found]:
-    """Train a copy of the model without a break, and measure it after every lap's samples."""
+def _learn(setting: Setting, holding: Holding) -> tuple[nn.Module, Found, float]:
+    """Train a copy of the model without a break, and measure it after every lap's samples.
+
+    Returns the model, what was measured, and the number of samples seen.
+    """
     from mfd.learn.layers import find_layers
-    from mfd.learn.training import Options, measure, train
+    from mfd.learn.training import measure, train
 
     module = copy.deepcopy(setting.module)
     laps = int(setting.table["laps"])
-    options = _options(setting)
     found: Found = []
 
     def look(done: float) -> None:
@@ -143,29 +143,26 @@ def _learn(setting: Setting, holding: Holding) -> tuple[nn.Module, Found]:
             for each, training in modes:
                 each.training = training
 
-    whole = ((0, len(find_layers(module))),)
-    seed = setting.cell.seed
-    train(module, holding, trained=whole, options=options, seed=seed, progress=look)
+    claims = train(
+        module,
+        holding,
+        trained=((0, len(find_layers(module))),),
+        options=_options(setting),
+        seed=setting.cell.seed,
+        progress=look,
+    )
     found.append(measure(module, setting.test))
-    assert isinstance(options, Options)
-    return module, found
+    return module, found, claims["samples"]
 
 
 def _options(setting: Setting) -> Any:
-    """The plan's options, with the local passes of all laps in one go."""
+    """The plan's options, with the local work of all laps in one go."""
     from mfd.learn.training import DEFAULTS, Options
 
-    learn = dict(setting.table["learn"])
-    passes = float(learn.get("epochs", DEFAULTS["epochs"])) * int(setting.table["laps"])
-    return Options.of({**learn, "epochs": passes})
-
-
-def _samples(setting: Setting, holding: Holding) -> float:
-    """How many samples are seen, as the learner counts them."""
-    from mfd.learn.training import Schedule
-
-    schedule = Schedule.of(len(holding.x), _options(setting), setting.cell.seed)
-    return float(schedule.steps * schedule.batch)
+    learn, laps = dict(setting.table["learn"]), int(setting.table["laps"])
+    for key in ("epochs", "steps", "seconds"):
+        learn[key] = learn.get(key, DEFAULTS[key]) * laps
+    return Options.of(learn)
 
 
 def _task(setting: Setting) -> LearnTask:
@@ -185,7 +182,7 @@ def _state_bytes(setting: Setting) -> int:
     from mfd.trial import state_bytes
 
     task = _task(setting)
-    return state_bytes(task, ((0, len(task.layers)),), moments=2)
+    return state_bytes(task, ((0, len(task.layers)),), setting.table["learn"])
 
 
 def _packet(setting: Setting, module: nn.Module) -> Packet:

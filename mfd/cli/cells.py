@@ -156,9 +156,9 @@ def _travel(setting: Setting) -> Json:
     trial.on_news = lambda node, second, report: _write_news(setting, trial, (node, second, report))
     plan = make_plan(table, trial.world.hosts[home].key.public_key)
     module = setting.module
-    walker = trial.send(plan, [(la.name, pack(module, la)) for la in find_layers(module)])
-    trial.bring_home(plan, walker)
-    packet = trial.packet(plan, walker)
+    layers = [(layer.name, pack(module, layer)) for layer in find_layers(module)]
+    trial.bring_home(trial.send(plan, layers, walkers=int(table.get("walkers", 1))))
+    packet = trial.packet(plan)
     tally = trial.tally
     return {
         **_spent(trial),

@@ -131,7 +131,7 @@ def loads(study: Study, runs: Runs) -> list[Figure]:
         (
             "state",
             "Model state in each trainer, largest stop",
-            "By formula: all weights, and gradient and two moments of Adam for the layers trained; "
+            "By formula: all weights, gradient and moments of the layers trained; "
             "activations are not in it. A full first lap trains all layers.",
             holders,
         ),
