@@ -23,6 +23,7 @@ __all__ = [
     "legend",
     "lines",
     "number",
+    "room_for",
     "short",
     "svg",
     "text",
@@ -31,6 +32,7 @@ __all__ = [
 COLOURS = 8  # variables --c0 .. --c7 of the page
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 480, 58, 14, 10, 44
 LINES_HIGH = 300
+LETTER = 8.2  # width of one, as large as text is on a phone
 DASHES = ("", "7 4", "2 3")  # beyond so many colours
 LOG_FROM = 12.0  # an axis whose ends are so far apart is logarithmic
 UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
@@ -245,7 +247,7 @@ def bars(
     thick = 11 if len(shown) <= 4 else 8
     gap = 12
     high = len(shown) * thick + gap
-    left = min(140, 20 + 7 * max(map(len, groups), default=0))
+    left = room_for(groups)
     everything = [v for values in series.values() for v in values if v is not None]
     unit, unit_name = _unit(everything, size=size)
     most = max(everything, default=1.0) / unit or 1.0
@@ -259,7 +261,7 @@ def bars(
     for row, group in enumerate(groups):
         top = row * high + gap / 2
         middle = top + len(shown) * thick / 2 + 4
-        body.append(text(left - 6, middle, short(group, left - 10), "end"))
+        body.append(text(left - 6, middle, short(group, left - 8), "end"))
         for i, (name, values) in enumerate(series.items()):
             value = values[row]
             if value is None:
@@ -275,15 +277,20 @@ def bars(
     return svg(bottom + 42, body, x_name)
 
 
+def room_for(names: Sequence[str]) -> float:
+    """How wide a column of names is."""
+    return min(150.0, 16 + LETTER * max(map(len, names), default=0))
+
+
 def short(words: str, pixels: float) -> str:
     """Words cut to about so many pixels."""
-    room = max(3, int(pixels / 6.6))
+    room = max(3, int(pixels / LETTER))
     return words if len(words) <= room else words[: room - 2] + ".."
 
 
 def cells(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     """A table whose cells are the darker the more they count."""
-    left = min(130, 20 + 7 * max(map(len, rows), default=0))
+    left = room_for(rows)
     right = 52
     wide = (WIDTH - left - right) / max(1, len(columns))
     high = 26
@@ -298,7 +305,7 @@ def cells(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence
     body.append(text(WIDTH - 2, 14, "all", "end", small))
     for j, (name, row) in enumerate(zip(rows, counts, strict=True)):
         y = 20 + j * high
-        body.append(text(left - 6, y + 17, short(name, left - 10), "end"))
+        body.append(text(left - 6, y + 17, short(name, left - 8), "end"))
         for i, count in enumerate(row):
             x = left + i * wide
             share = 0.0 if not count else 0.12 + 0.88 * count / most
@@ -309,7 +316,7 @@ def cells(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence
                 f"<title>{escape(name)}, {escape(columns[i])}: {count}</title></rect>"
             )
             if count and wide >= 24:
-                strong = ' class="small on"' if share > 0.55 else small
+                strong = f' class="small {"on" if share > 0.55 else "num"}"'
                 body.append(text(x + wide / 2, y + 16, f"{count}", extra=strong))
         body.append(text(WIDTH - 2, y + 17, f"{sum(row)}", "end", small))
     return svg(24 + len(rows) * high, body, "samples by holder and label")

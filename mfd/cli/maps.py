@@ -30,7 +30,7 @@ def spans(rows: Sequence[str], lanes: Sequence[str], found: Sequence[Span], *, x
     """Rows of lanes over time."""
     high = max(16, min(34, 5 * len(lanes)))
     lane = (high - 3) / max(1, len(lanes))
-    left = min(110, 20 + 7 * max(map(len, rows), default=0))
+    left = charts.room_for(rows)
     bottom = len(rows) * high + 4
     axis = charts.Axis(
         0.0, max((s.end for s in found), default=1.0) or 1.0, left, charts.WIDTH - charts.RIGHT
@@ -42,7 +42,7 @@ def spans(rows: Sequence[str], lanes: Sequence[str], found: Sequence[Span], *, x
             f'height="{high - 3}" class="cell"/>'
         )
         body.append(
-            charts.text(left - 6, i * high + high / 2 + 5, charts.short(name, left - 10), "end")
+            charts.text(left - 6, i * high + high / 2 + 5, charts.short(name, left - 8), "end")
         )
     for mark in axis.marks():
         x = axis.at(mark)

@@ -51,7 +51,8 @@ figure.wide{grid-column:1/-1}
 figure>svg{width:100%;height:auto;max-width:640px;margin:8px auto 0;display:block}
 figure>a{margin-top:auto;padding-top:6px;font-size:.85rem;color:var(--c0);align-self:flex-end}
 svg text{font-size:13px;fill:var(--ink);font-family:system-ui,sans-serif}
-svg text.small{font-size:11px;fill:var(--soft)}svg text.on{fill:var(--on)}
+svg text.small{font-size:11px;fill:var(--soft)}svg text.num{fill:var(--ink)}
+svg text.on{fill:var(--on)}
 svg text.halo{paint-order:stroke;stroke:var(--card);stroke-width:4px;stroke-linejoin:round}
 svg .grid{stroke:var(--grid);fill:none}svg .axis{stroke:var(--soft);fill:none}
 svg .cell{fill:var(--cell)}svg .link{stroke:var(--link);fill:none;stroke-linecap:round}

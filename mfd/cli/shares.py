@@ -13,7 +13,7 @@ __all__ = ["show"]
 
 PLAIN = (  # the colours of a page, for a picture that stands alone
     "svg{--c0:#0067a5;--cell:#f1f3f4;background:#fff;font-family:sans-serif}text{font-size:13px}"
-    "text.small{font-size:11px;fill:#5a656d}text.on{fill:#fff}.cell{fill:var(--cell)}"
+    "text.small{font-size:11px;fill:#5a656d}text.num{fill:#111}text.on{fill:#fff}.cell{fill:var(--cell)}"
 )
 
 
