@@ -3,9 +3,10 @@ r"""One after another or side by side: what extreme label skew does to either.
     python benchmarks/learning_skew.py                          everything
     python benchmarks/learning_skew.py --row c1-k5 --seed 1     one row, one seed
 
-Ten holders with one or two classes each. Sequential: the model walks from holder to holder.
-Parallel: all train the same model, which is averaged. Both do K local steps a holder and round,
-as many rounds, on the same bytes; each at the best of several learning rates, chosen by the mean
+Ten holders with one or two classes each; rows with a small CNN on Fashion-MNIST, and with VGG-11
+of a quarter of its width on the CIFAR-10 subset (cifar-...). Sequential: the model walks from
+holder to holder. Parallel: all train the same model, which is averaged. Both do K local steps a
+holder and round, as many rounds; each at the best of several learning rates, chosen by the mean
 accuracy on held-out pictures, which flatters both. After the table of Li and Lyu (NeurIPS 2023,
 arXiv 2311.03154), far smaller: there, 500 holders and 4,000 rounds.
 """
@@ -22,7 +23,11 @@ from mfd.cli.comparing import Order, Study, open_study, parse_seeds, resolve
 from mfd.cli.contest import complete, summary
 
 ROUNDS = {5: 40, 20: 20}  # by local steps
-ROWS = [f"c{classes}-k{steps}" for classes in (1, 2) for steps in ROUNDS]
+DATA = {
+    "": ("idx:{root}/fashion-mnist", "cnn:width=8"),
+    "cifar-": ("jpeg:{root}/cifar10-jpeg-12k/cifar10_jpeg_12k.npz", "vgg11:width=16"),
+}
+ROWS = [f"{data}c{classes}-k{steps}" for data in DATA for classes in (1, 2) for steps in ROUNDS]
 RATES = {"sequential": (0.001, 0.003, 0.01), "parallel": (0.01, 0.03, 0.1)}
 MODES = {"sequential": "walk", "parallel": "fedavg"}
 HOLDERS, PICTURES, HELD_OUT, BATCH = 10, 2_000, 1_000, 20
@@ -31,7 +36,10 @@ LEARN = "distill=0,logit_adjustment=0,anchor=0,warmup=0,clip=10,optimizer=sgd"
 
 def study_of(row: str, args: argparse.Namespace) -> Study:
     """The comparison of a row, begun or gone on with."""
-    classes, steps = (int(part[1:]) for part in row.split("-"))
+    data = "cifar-" if row.startswith("cifar-") else ""
+    address, recipe = DATA[data]
+    address = address.replace("{root}", args.root)
+    classes, steps = (int(part[1:]) for part in row.removeprefix(data).split("-"))
     epochs = steps * BATCH / (PICTURES / HOLDERS)
     rounds = args.rounds or ROUNDS[steps]
     plans = [
@@ -39,14 +47,13 @@ def study_of(row: str, args: argparse.Namespace) -> Study:
         for side, rates in RATES.items()
         for rate in rates
     ]
-    address = f"idx:{args.root}/fashion-mnist"
     order = Order(
         plans,
         f"{address}?split=train&limit={PICTURES}",
         test=f"{address}?split=test&limit={HELD_OUT}",
         topology=f"ring:{HOLDERS}",
         partition=f"shard={classes}",
-        recipe="cnn:width=8",
+        recipe=recipe,
         sets=[f"batch={BATCH}"],
         seeds=args.seeds,
     )
@@ -76,8 +83,10 @@ def line_of(row: str, study: Study) -> str:
     if sides[0] and sides[1]:
         gain = f"{100 * (sides[0]['accuracy'] - sides[1]['accuracy']):+.2f}"
     seeds = min((found["seeds"] for found in sides if found), default=0)
-    classes, steps = (part[1:] for part in row.split("-"))
-    return f"| {classes} | {steps} | {' | '.join(cells)} | {gain} | {seeds} |"
+    data, classes, steps = "Fashion, CNN", *(part[1:] for part in row.split("-")[-2:])
+    if row.startswith("cifar-"):
+        data = "CIFAR-10, VGG-11"
+    return f"| {data} | {classes} | {steps} | {' | '.join(cells)} | {gain} | {seeds} |"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,13 +105,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = [
         "    python benchmarks/learning_skew.py",
         "",
-        f"Small CNN (width 8) on {PICTURES:,} pictures of Fashion-MNIST, {HOLDERS} holders, batch "
+        f"CNN of width 8, VGG-11 of width 16; {PICTURES:,} pictures, {HOLDERS} holders, batch "
         f"{BATCH}, SGD with momentum; rounds by K: "
         + ", ".join(f"{k}: {args.rounds or r}" for k, r in ROUNDS.items()),
         "",
-        "| classes a holder | K | sequential % | rate | MB | parallel % | rate | MB | gain "
-        "| seeds |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| data, model | classes a holder | K | sequential % | rate | MB | parallel % | rate "
+        "| MB | gain | seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     failed = 0
     for row in args.row:
