@@ -77,19 +77,11 @@ def run(
     """
     graph = _graph(topology)
     holders = _holders(graph)
-    home = home or holders[0]
-    if home not in graph.nodes:
-        names = ", ".join(graph.nodes)
-        raise ValueError(f"home {home!r} is not a node of the topology; nodes: {names}")
+    home = _home(graph, home or holders[0])
     shards = {name: _arrays(data(i, len(holders)), name) for i, name in enumerate(holders)}
     held_out = None if test is None else _arrays(test, "test")
-    trial = Trial(
-        graph,
-        _holdings(shards, held_out, home),
-        seed=seed,
-        device=Device(samples_per_s),
-        build=lambda _: copy.deepcopy(model),
-    )
+    held, device = _holdings(shards, held_out, home), Device(samples_per_s)
+    trial = Trial(graph, held, seed=seed, device=device, build=lambda _: copy.deepcopy(model))
     plan = Plan(
         recipe={"local": type(model).__qualname__},
         names=(TRAIN,),
@@ -117,6 +109,13 @@ def _graph(topology: Topology | str | Path) -> Topology:
     if count.isdigit():
         return make_topology(kind, int(count))
     return load_topology(topology)
+
+
+def _home(graph: Topology, name: str) -> str:
+    if name not in graph.nodes:
+        names = ", ".join(graph.nodes)
+        raise ValueError(f"home {name!r} is not a node of the topology; nodes: {names}")
+    return name
 
 
 def _holders(graph: Topology) -> list[str]:
