@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,21 +23,16 @@ from mfd.core.ages import (
     rule_of,
     walkers_of,
 )
-from mfd.core.birth import bear
 from mfd.core.blocks import BASE_KEY
-from mfd.core.effects import Report
 from mfd.core.walk import CHOOSE_KEY, POLICIES, policy_of
 from mfd.learn.holdings import Holding
 from mfd.learn.layers import find_layers, frozen_count, load, pack
-from mfd.learn.learner import Learner
-from mfd.packet.objects import Buffer, LayerObject
 from mfd.packet.plan import Plan
-from mfd.packet.task import LearnResult, LearnTask
-from mfd.sim.keys import SimKey
-from mfd.sim.world import Host, World
+from mfd.sim.host import Host
 from mfd.topology import Topology
 from mfd.topology import load as load_topology
 from mfd.topology import make as make_topology
+from mfd.trial import Device, RunError, Trial
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,17 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Run", "RunError", "run"]
 
 TRAIN, TEST = "data/train", "data/test"
-LINK_LATENCY_US = 1_000  # where the topology does not say
-LINK_BYTES_PER_S = 125e6
-QUIET_SECONDS = 300.0  # virtual; longer than any timer that could still move a walker
-FAILED = "learning failed"
-OF_MACHINE = ("peak_bytes", "taken_bytes")  # claims that tell of this machine, not of the device
 Arrays = tuple[Any, Any]
 DataFn = Callable[[int, int], Arrays]
-
-
-class RunError(RuntimeError):
-    """The walker did not come home; the sentence says what it was waiting for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,30 +49,10 @@ class Run:
     """What came back."""
 
     model: nn.Module  # a trained copy; the module given is left as it was
-    history: tuple[Mapping[str, Any], ...]  # one entry a stop, merge and measurement, in order
+    history: tuple[Mapping[str, Any], ...]  # one entry a stop and one a measurement, in order
     route: tuple[str, ...]  # node names in order of stops
     wire_bytes: int  # everything that crossed a link, each link counted
     seconds: float  # virtual time from start to home
-
-
-class _Device:
-    """A learner whose time is that of a stated device, not of this machine."""
-
-    def __init__(self, learner: Learner, samples_per_s: float) -> None:
-        self._learner = learner
-        self._samples_per_s = samples_per_s
-
-    def perform(
-        self,
-        task: LearnTask,
-        read: Callable[[bytes], Buffer],
-        write: Callable[[LayerObject], None],
-    ) -> LearnResult:
-        """Learn for real; claim virtual seconds."""
-        result = self._learner.perform(task, read, write)
-        claims = {k: v for k, v in result.claims.items() if k not in OF_MACHINE}
-        claims["seconds"] = claims.get("samples", 0.0) / self._samples_per_s
-        return replace(result, claims=claims)
 
 
 def run(
@@ -115,8 +81,128 @@ def run(
     Face answers with its logits; of one with adapters (PEFT) those alone learn and travel, once
     the base is where they go. `topology` is a Topology, a graph file, or "kind:nodes" such as
     "ring:5". Where the topology names no holders, every node is one. `test` is (x, y) held at
-def _home(graph: Topology, home: str) -> str:
-    if home not in graph.nodes:
+    home, measured after each lap. `order`, `head`, `first`, `body` are a plan's; with
+    `layers_per_stop` 0 the memory of each node decides. `walkers` above 1 travel at once and merge
+    by `merge` and `gate`. `choose` orders holders. All else goes to the trainer: epochs, ...
+    Raises: ValueError, TypeError: arguments do not fit; RunError: nothing comes home.
+    """
+    graph = _graph(topology)
+    holders = _holders(graph)
+    home = _home(graph, home or holders[0])
+    shards = {name: _arrays(data(i, len(holders)), name) for i, name in enumerate(holders)}
+    held_out = None if test is None else _arrays(test, "test")
+    held, device = _holdings(shards, held_out, home), Device(samples_per_s)
+    trial = Trial(graph, held, seed=seed, device=device, build=lambda _: copy.deepcopy(model))
+    base = frozen_count(find_layers(model))
+    plan = Plan(
+        recipe={"local": type(model).__qualname__},
+        names=(TRAIN,),
+        home=trial.world.hosts[home].key.public_key,
+        mode=mode,
+        task="language" if next(iter(shards.values()))[1].ndim == 2 else "classification",
+        verify=(TEST,) if held_out is not None else (),
+        laps=laps,
+        order=order,
+        layers_per_stop=layers_per_stop,
+        head=head,
+        first=first,
+        body=body,
+        full_laps=full_laps,
+        min_holders=len(holders),
+        seed=seed,
+        extra=_extra(learn) | ({BASE_KEY: base} if base else {}),
+        learn=learn,
+    )
+    return _travel(trial, trial.world.hosts[home], plan, model)
+
+
+def _extra(learn: dict[str, Any]) -> dict[int, Any]:
+    """Take the plan's optional fields out. Raises: ValueError for what no peer would read."""
+    walkers, gate = learn.pop("walkers", 1), learn.pop("gate", None)
+    merge, choose = str(learn.pop("merge", "")), str(learn.pop("choose", ""))
+    extra: dict[int, Any] = {WALKERS_KEY: walkers} if walkers != 1 else {}
+    extra |= {MERGE_KEY: merge} if merge else {}
+    extra |= {CHOOSE_KEY: choose} if choose else {}
+    extra |= {GATE_KEY: gate} if gate is not None else {}
+    plan = Plan({}, (TRAIN,), bytes(32), extra=extra)
+    if walkers_of(plan) != walkers:
+        raise ValueError(f"walkers is {walkers}: a number from 1 to 64")
+    if merge and rule_of(plan).name != merge.partition(":")[0]:
+        raise ValueError(f"merge is {merge!r}: one of {', '.join(RULES)}, or such as near:0.3")
+    if choose and policy_of(plan) != choose:
+        raise ValueError(f"choose is {choose!r}: one of {', '.join(POLICIES)}")
+    if gate_of(plan) != gate:
+        raise ValueError(f"gate is {gate!r}: a number from 0")
+    return extra
+
+
+def _graph(topology: Topology | str | Path) -> Topology:
+    if isinstance(topology, Topology):
+        return topology
+    kind, _, count = str(topology).partition(":")
+    if count.isdigit():
+        return make_topology(kind, int(count))
+    return load_topology(topology)
+
+
+def _home(graph: Topology, name: str) -> str:
+    if name not in graph.nodes:
         names = ", ".join(graph.nodes)
-        raise ValueError(f"home {home!r} is not a node of the topology; nodes: {names}")
-    return home
+        raise ValueError(f"home {name!r} is not a node of the topology; nodes: {names}")
+    return name
+
+
+def _holders(graph: Topology) -> list[str]:
+    """Nodes that hold anything; all of them where the topology does not say."""
+    return [n for n, node in graph.nodes.items() if node.hold] or list(graph.nodes)
+
+
+def _holdings(
+    shards: Mapping[str, Arrays], held_out: Arrays | None, home: str
+) -> dict[str, dict[str, Holding]]:
+    labels = [y for _, y in (*shards.values(), *((held_out,) if held_out else ()))]
+    classes = 1 + max(int(y.max()) for y in labels)
+    held = {name: {TRAIN: Holding(x, y, classes)} for name, (x, y) in shards.items()}
+    if held_out is not None:
+        held.setdefault(home, {})[TEST] = Holding(*held_out, classes)
+    return held
+
+
+def _travel(trial: Trial, home: Host, plan: Plan, model: nn.Module) -> Run:
+    layers = find_layers(model)
+    walkers = trial.send(plan, [(layer.name, pack(model, layer)) for layer in layers])
+    trial.bring_home(walkers)
+    packet = trial.packet(plan)
+    trained = copy.deepcopy(model)
+    for layer, ref in zip(find_layers(trained), packet.manifest.layers, strict=True):
+        load(trained, layer, packet.object(ref.digest))
+    number = {walker.hex(): i for i, walker in enumerate(walkers, 1)} if walkers[1:] else {}
+    history = tuple(
+        {
+            "kind": report.kind,
+            "second": at / 1e6,
+            **trial.plain(report),
+            **({"walker": number.get(str(report.fields.get("walker")), 0)} if number else {}),
+        }
+        for at, report in home.reports
+        if report.kind in ("stop", "merged", "measured", "reissued")
+    )
+    return Run(
+        model=trained,
+        history=history,
+        route=tuple(entry["peer"] for entry in history if entry["kind"] == "stop"),
+        wire_bytes=trial.tally.links_bytes,
+        seconds=trial.world.now_us / 1e6,
+    )
+
+
+def _arrays(pair: Arrays, where: str) -> tuple[Any, Any]:
+    try:
+        x, y = (np.asarray(part) for part in pair)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"the data of {where} must be a pair (x, y) of arrays") from error
+    if len(x) != len(y) or not len(x):
+        raise ValueError(f"the data of {where} has {len(x)} samples and {len(y)} labels")
+    if y.dtype.kind not in "iu":
+        raise TypeError(f"the labels of {where} are {y.dtype}; integers are needed")
+    return (x.astype(np.float32) if x.dtype.kind == "f" else x), y.astype(np.int64)

@@ -22,6 +22,8 @@ PLANTED = [
     ("core/walk.py", "import mfd.net.keys", "layers"),
     ("net/keys.py", "import mfd.sim.keys", "layers"),
     ("web/face.py", "import mfd.learn.zoo", "layers"),
+    ("trial.py", "import mfd.cli.plans", "layers"),
+    ("learn/zoo.py", "import mfd.trial", "layers"),
     ("learn/zoo.py", "import mfd.core.config", "learn"),
     ("learn/zoo.py", "import socket", "learn"),
     ("net/keys.py", "import torch", "torch"),

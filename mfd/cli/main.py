@@ -14,6 +14,7 @@ import typer
 
 from mfd.cli.errors import EXIT_CODES, guarded
 from mfd.cli.packetverbs import packet_app
+from mfd.cli.studies import add_commands
 
 __all__ = ["app", "main"]
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 topology_app = typer.Typer(no_args_is_help=True, help="Read, check and make network graphs.")
 app.add_typer(packet_app, name="packet")
 app.add_typer(topology_app, name="topology")
+add_commands(app)
 
 Api = Annotated[
     str | None,
@@ -48,6 +50,16 @@ Labels = Annotated[int | None, typer.Option(min=1, help="How many its classifier
 Lora = Annotated[
     str | None, typer.Option(help="Adapters learn alone: r=8,alpha=16,targets=c_attn+c_proj.")
 ]
+Verify = Annotated[
+    list[str] | None, typer.Option(help="Data name whose holders measure after each lap.")
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Another field, or option of learning."),
+]
+Walkers = Annotated[
+    int | None, typer.Option(help="So many walkers at once; they merge where they meet.")
+]
 Walker = Annotated[str, typer.Argument(help="Id of a walker, or its beginning.")]
 
 
@@ -64,14 +76,9 @@ def send(
         list[str] | None,
         typer.Option(help="Data name whose holders are visited; digits means digits/... too."),
     ] = None,
-    verify: Annotated[
-        list[str] | None, typer.Option(help="Data name whose holders measure after each lap.")
-    ] = None,
+    verify: Verify = None,
     laps: Annotated[int | None, typer.Option(help="How often every holder is visited.")] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Another field, or option of learning."),
-    ] = None,
+    sets: Sets = None,
     hf: Hf = None,
     head: Head = None,
     labels: Labels = None,
@@ -80,9 +87,7 @@ def send(
         Path | None, typer.Option(help="First tensors (.safetensors); with --hf also: random.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of initial values and training.")] = None,
-    walkers: Annotated[
-        int | None, typer.Option(help="So many walkers at once; they merge where they meet.")
-    ] = None,
+    walkers: Walkers = None,
     follow: Annotated[bool, typer.Option(help="Show every hop until the model is home.")] = True,
     out: Annotated[Path | None, typer.Option(help="Save the model that came home.")] = None,
     key: Annotated[Path | None, typer.Option(help="Your key; default ~/.config/mfd/key.")] = None,

@@ -4,13 +4,18 @@
     idx:FOLDER?split=test                       files of MNIST and Fashion-MNIST as published
     npz:FILE?x=images&y=labels&scale=255        arrays; without a scale, whole numbers are tokens
     csv:FILE?label=COLUMN&standardise=1         a table with a header row, .gz or not
-    text:FILE?length=64                         bytes, for language models
     tokens:FILE?tokenizer=PLACE&length=64       text in tokens, for language models; see texts.py
     tsv:FILE?tokenizer=PLACE&text=0&label=1     sentences with labels, in tokens
+    images:FOLDER?size=32                       pictures, a folder a label
+    jpeg:FILE                                   JPEG files packed into one .npz
+    hf:FOLDER?x=image&y=label                   as saved by Hugging Face datasets (save_to_disk)
+    text:FILE?length=64                         bytes, for language models; by=role keeps speakers
     py:MODULE:FUNCTION                          the owner's own function, where the owner allows it
 
-Every scheme also takes `split=train|test|all` (a fixed stratified 80/20 cut; idx: the published
-files), `part=i/n`, `skew` (Dirichlet alpha; none: even random parts) and `seed`. `announce=labels`
+Every scheme also takes `split=train|test|all` (a fixed stratified 80/20 cut; idx, jpeg: the
+published files), `limit` (so many samples of the split, labels as in the whole), `part=i/n`, and
+how parts differ, evenly at random where nothing is said: `skew` (Dirichlet alpha of labels),
+`shard` (labels a part), `quantity` (Dirichlet alpha of sizes), with a `seed`. `announce=labels`
 lets the peer tell the network how its labels are distributed, rounded to 1/20; else it does not.
 Rules of this file: numpy only; scikit-learn is imported on use; sizes are checked before reading.
 """
@@ -29,16 +34,18 @@ from urllib.parse import parse_qsl, unquote
 
 import numpy as np
 
-from mfd.learn import readers, texts
+from mfd.learn import pictures, readers, texts
 from mfd.learn.errors import HoldingError
-from mfd.learn.partition import partition, split_indices
+from mfd.learn.partition import Cut, partition, partition_groups, split_indices
 
 __all__ = ["Address", "Holding", "check", "load", "parse"]
 
 Array = np.ndarray[Any, Any]
-SHARED = ("split", "part", "skew", "seed", "announce")
+SHARED = ("split", "part", "skew", "seed", "announce", "limit", "shard", "quantity")
 SKLEARN = ("breast_cancer", "digits", "iris", "wine")
 PARTS_MAX = 100_000
+PUBLISHED = ("idx", "jpeg")  # schemes whose files say what is for training and what for tests
+PIXELS = ("idx", "jpeg", "images")  # schemes of whole numbers from 0 to 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,12 @@ class Holding:
     x: Array  # (samples, ...) float32, or integers for tokens
     y: Array  # (samples,) integers below `classes`, or (samples, length) for language
     classes: int  # or the size of the vocabulary
+    stored_bytes: int = 0  # of samples and labels before pictures became floats; 0: as they are
+
+    @property
+    def raw_bytes(self) -> int:
+        """What would have to travel if the data went to the model."""
+        return self.stored_bytes or self.x.nbytes + self.y.nbytes
 
     def __post_init__(self) -> None:
         """Raises: HoldingError for arrays that do not fit each other."""
@@ -77,9 +90,10 @@ class Address:
     place: str
     options: Mapping[str, str]
     part: tuple[int, int]  # i of n, from 1
-    skew: float | None
+    cut: Cut
     seed: int
     split: str
+    limit: int | None  # samples of the split that are used at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +123,7 @@ def parse(address: str) -> Address:
                 f"{scheme} knows {', '.join(known)}"
             )
     part = _part(address, options.get("part", "1/1"))
-    skew = _number(address, "skew", options["skew"]) if "skew" in options else None
-    if skew is not None and not 0 < skew <= 1e6:
-        raise HoldingError(f"data address {address!r}: skew is a number above 0, not {skew:g}")
+    cut = _cut_of(address, options)
     seed = options.get("seed", "0")
     if not seed.isdecimal():
         raise HoldingError(f"data address {address!r}: seed is a whole number, not {seed!r}")
@@ -123,7 +135,32 @@ def parse(address: str) -> Address:
     split = options.get("split", SCHEMES[scheme].split)
     if split not in ("train", "test", "all"):
         raise HoldingError(f"data address {address!r}: split is train, test or all, not {split!r}")
-    return Address(address, scheme, unquote(place), options, part, skew, int(seed), split)
+    limit = _count(address, "limit", options)
+    return Address(address, scheme, unquote(place), options, part, cut, int(seed), split, limit)
+
+
+def _cut_of(address: str, options: Mapping[str, str]) -> Cut:
+    alphas: dict[str, float | None] = {"skew": None, "quantity": None}
+    for key in alphas:
+        if key in options:
+            alpha = alphas[key] = _number(address, key, options[key])
+            if not 0 < alpha <= 1e6:
+                raise HoldingError(
+                    f"data address {address!r}: {key} is a number above 0, not {alpha:g}"
+                )
+    try:
+        return Cut(**alphas, shard=_count(address, "shard", options), by=options.get("by", ""))
+    except ValueError as exc:
+        raise HoldingError(f"data address {address!r}: {exc}") from None
+
+
+def _count(address: str, key: str, options: Mapping[str, str]) -> int | None:
+    text = options.get(key)
+    if text is not None and not (text.isdecimal() and 0 < int(text) <= PARTS_MAX * 10_000):
+        raise HoldingError(
+            f"data address {address!r}: {key} is a whole number above 0, not {text!r}"
+        )
+    return None if text is None else int(text)
 
 
 def _part(address: str, text: str) -> tuple[int, int]:
@@ -167,17 +204,22 @@ def load(address: str, *, allow_py: bool = False) -> Holding:
 
 def _cut(address: Address, table: readers.Table) -> Holding:
     x, y, classes = table
+    if not len(x):
+        raise HoldingError("it has no samples")
     Holding(x, y, classes)  # the whole set must be sound before a part of it is looked at
     labels = y if y.ndim == 1 else np.zeros(len(y), np.int64)
     chosen = np.arange(len(y))
-    if address.split != "all" and address.scheme != "idx":
+    if address.split != "all" and address.scheme not in PUBLISHED:
         chosen = split_indices(labels, address.split)
+    if address.limit is not None and address.limit < len(chosen):
+        chosen = chosen[_spread(labels[chosen], address.limit)]
     i, n = address.part
     if n > len(chosen):
         raise HoldingError(f"{len(chosen)} samples cannot be cut into {n} parts")
-    chosen = chosen[partition(labels[chosen], n, skew=address.skew, seed=address.seed)[i - 1]]
+    chosen = chosen[_deal(address, labels[chosen], chosen)[i - 1]]
     values = x[chosen]
-    scale = 255.0 if address.scheme == "idx" else float(address.options.get("scale", 0))
+    stored_bytes = values.nbytes + y[chosen].nbytes
+    scale = 255.0 if address.scheme in PIXELS else float(address.options.get("scale", 0))
     if scale:  # only now: a part of the pictures is turned into floats, not all of them
         values = values.astype(np.float32) / np.float32(scale)
     if address.options.get("standardise", "0") not in ("0", "false"):
@@ -186,7 +228,34 @@ def _cut(address: Address, table: readers.Table) -> Holding:
         values = (x[chosen] - every.mean(axis=0)) / np.where(spread > 0, spread, 1)
     if values.dtype.kind == "f":
         values = values.astype(np.float32, copy=False)
-    return Holding(np.ascontiguousarray(values), np.ascontiguousarray(y[chosen]), classes)
+    whole = np.ascontiguousarray(values), np.ascontiguousarray(y[chosen])
+    return Holding(*whole, classes, stored_bytes)
+
+
+def _spread(labels: Array, limit: int) -> Array:
+    """Indices of `limit` samples with the labels of all, always the same ones."""
+    order = np.argsort(np.random.default_rng(0).random(len(labels)), kind="stable")
+    order = order[np.argsort(labels[order], kind="stable")]
+    return np.sort(order[np.arange(limit) * len(order) // limit])
+
+
+def _deal(address: Address, labels: Array, chosen: Array) -> list[Array]:
+    """The parts, as indices into `chosen`. Raises: HoldingError or ValueError."""
+    cut, (_, parts) = address.cut, address.part
+    if cut.by:
+        length = int(float(address.options.get("length", "64")))
+        groups = readers.text_roles(Path(address.place), length)
+        return list(partition_groups(groups[chosen], parts, seed=address.seed))
+    return list(
+        partition(
+            labels,
+            parts,
+            skew=cut.skew,
+            shard=cut.shard,
+            quantity=cut.quantity,
+            seed=address.seed,
+        )
+    )
 
 
 def _check_sklearn(address: Address) -> None:
@@ -213,6 +282,44 @@ def _check_csv(address: Address) -> None:
     _check_file(address)
     if not address.options.get("label"):
         raise HoldingError(f"data address {address.text!r}: say label=COLUMN")
+
+
+def _check_text(address: Address) -> None:
+    _check_file(address)
+    if address.options.get("by", "role") != "role":
+        raise HoldingError(f"data address {address.text!r}: by is role, or left out")
+
+
+def _check_images(address: Address) -> None:
+    if not Path(address.place).is_dir():
+        raise HoldingError(f"data address {address.text!r}: no folder {address.place!r}")
+    for key in ("size", "classes"):
+        _count(address.text, key, address.options)
+    if address.options.get("colour", "rgb") not in pictures.COLOURS:
+        raise HoldingError(
+            f"data address {address.text!r}: colour is one of {', '.join(pictures.COLOURS)}"
+        )
+    if address.scheme == "images":
+        _check_package(address, "PIL", "pillow")
+
+
+def _check_jpeg(address: Address) -> None:
+    _check_file(address)
+    if address.split == "all":
+        raise HoldingError(f"data address {address.text!r}: jpeg has split=train and split=test")
+    _check_package(address, "PIL", "pillow")
+
+
+def _check_hf(address: Address) -> None:
+    _check_images(address)
+    _check_package(address, "datasets", "datasets")
+
+
+def _check_package(address: Address, module: str, package: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise HoldingError(
+            f"data address {address.text!r} needs {package}: pip install 'mfd[datasets]'"
+        )
 
 
 def _check_idx(address: Address) -> None:
@@ -256,11 +363,28 @@ SCHEMES: dict[str, Scheme] = {
         lambda a: readers.read_csv(Path(a.place), a.options),
     ),
     "text": Scheme(
-        ("length",),
+        ("length", "by"),
         "all",
-        _check_file,
-        lambda a: readers.read_text(Path(a.place), int(float(a.options.get("length", "64")))),
+        _check_text,
+        lambda a: readers.read_text(
+            Path(a.place), int(float(a.options.get("length", "64"))), by=a.cut.by
+        ),
     ),
     "py": Scheme((), "all", _check_py, lambda a: readers.read_py(a.place)),
     **{name: Scheme(*parts) for name, parts in texts.SCHEMES.items()},
+    "images": Scheme(
+        ("size", "colour"),
+        "train",
+        _check_images,
+        lambda a: pictures.read_folder(Path(a.place), a.options),
+    ),
+    "jpeg": Scheme(
+        (), "train", _check_jpeg, lambda a: pictures.read_packed(Path(a.place), a.split)
+    ),
+    "hf": Scheme(
+        ("x", "y", "set", "size", "colour", "scale", "standardise", "classes"),
+        "train",
+        _check_hf,
+        lambda a: pictures.read_saved(Path(a.place), a.options),
+    ),
 }

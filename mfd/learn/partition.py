@@ -5,11 +5,12 @@ Rules of this file: numpy only; labels in, sorted indices out. Parts are disjoin
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-__all__ = ["PART_SAMPLES_MIN", "partition", "split_indices"]
+__all__ = ["PART_SAMPLES_MIN", "Cut", "partition", "partition_groups", "split_indices"]
 
 PART_SAMPLES_MIN = 64  # two batches of 32: a holder with less teaches nothing and stops nothing
 SPLIT_SEED = 20_240_506  # the 80/20 split never depends on an option
@@ -27,14 +28,43 @@ def split_indices(labels: np.ndarray[Any, Any], part: str) -> Indices:
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
 
 
-def partition(
-    labels: np.ndarray[Any, Any], parts: int, *, skew: float | None = None, seed: int = 0
-) -> list[Indices]:
-    """Cut samples into `parts`: evenly at random, or with label skew Dirichlet(`skew`).
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a set is dealt out to holders: evenly at random, or by at most one of these."""
 
-    Every part gets at least PART_SAMPLES_MIN samples, or half of an even share where that is less.
+    skew: float | None = None  # Dirichlet alpha over the holders of each label
+    shard: int | None = None  # labels a holder, each label dealt evenly to those who have it
+    quantity: float | None = None  # Dirichlet alpha over how many samples a holder has
+    by: str = ""  # what stays together, such as the lines of a role; "": nothing
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError where two rules are given."""
+        given = [f.name for f in fields(self) if getattr(self, f.name) not in (None, "")]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} cannot both decide who gets what")
+
+
+def partition(
+    labels: np.ndarray[Any, Any],
+    parts: int,
+    *,
+    skew: float | None = None,
+    shard: int | None = None,
+    quantity: float | None = None,
+    seed: int = 0,
+) -> list[Indices]:
+    """Cut samples into `parts`: evenly at random, or as one of the rules of `Cut` says.
+
+    Every part gets at least PART_SAMPLES_MIN samples, or half of an even share where that is less;
+    with `shard` it gets what its labels have.
+    Raises: ValueError where so many parts of `shard` labels cannot have all labels and a sample.
     """
     rng = np.random.default_rng(seed)
+    if shard is not None:
+        return _shards(labels, parts, shard, rng)
+    if quantity is not None:
+        edges = np.cumsum(rng.dirichlet(np.full(parts, quantity)))[:-1] * len(labels)
+        return _fill(np.split(rng.permutation(len(labels)), edges.astype(int)), rng)
     if skew is None:
         cuts = np.array_split(rng.permutation(len(labels)), parts)
         return [np.sort(cut) for cut in cuts]
@@ -47,6 +77,53 @@ def partition(
         ):
             held.append(piece)
     return _fill([np.concatenate(held) for held in bins], rng)
+
+
+def _shards(
+    labels: np.ndarray[Any, Any], parts: int, shard: int, rng: np.random.Generator
+) -> list[Indices]:
+    """Every part has `shard` labels (all, where there are fewer); every label finds a part."""
+    kinds, counts = np.unique(labels, return_counts=True)
+    each = min(shard, len(kinds))
+    if parts * each < len(kinds):
+        raise ValueError(
+            f"{parts} parts of {each} label(s) cannot hold {len(kinds)} labels: take more parts, "
+            "or more labels a part"
+        )
+    holders: list[list[int]] = [[] for _ in kinds]
+    for part in rng.permutation(parts):
+        # the labels with the fewest holders first, in random order where they are equal
+        order = sorted(rng.permutation(len(kinds)), key=lambda kind: len(holders[kind]))
+        for kind in order[:each]:
+            holders[kind].append(int(part))
+    for kind, count, held in zip(kinds, counts, holders, strict=True):
+        if count < len(held):
+            raise ValueError(f"label {kind} has {count} sample(s) for {len(held)} parts")
+    bins: list[list[Indices]] = [[] for _ in range(parts)]
+    for kind, held in zip(kinds, holders, strict=True):
+        members = rng.permutation(np.flatnonzero(labels == kind))
+        for part, piece in zip(held, np.array_split(members, len(held)), strict=True):
+            bins[part].append(piece)
+    return [np.sort(np.concatenate(held)) for held in bins]
+
+
+def partition_groups(groups: np.ndarray[Any, Any], parts: int, *, seed: int = 0) -> list[Indices]:
+    """Cut samples into `parts` of about one size, without parting the samples of a group.
+
+    Raises: ValueError where there are fewer groups than parts.
+    """
+    kinds, counts = np.unique(groups, return_counts=True)
+    if len(kinds) < parts:
+        raise ValueError(f"{len(kinds)} groups cannot be cut into {parts} parts")
+    order = np.random.default_rng(seed).permutation(len(kinds))
+    order = order[np.argsort(-counts[order], kind="stable")]  # large ones first
+    sizes = np.zeros(parts, np.int64)
+    owner = np.empty(len(kinds), np.int64)
+    for group in order:
+        owner[group] = int(np.argmin(sizes))
+        sizes[owner[group]] += counts[group]
+    owned = owner[np.searchsorted(kinds, groups)]
+    return [np.flatnonzero(owned == part) for part in range(parts)]
 
 
 def _fill(cuts: list[Indices], rng: np.random.Generator) -> list[Indices]:

@@ -29,6 +29,7 @@ __all__ = [
     "read_py",
     "read_sklearn",
     "read_text",
+    "text_roles",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -183,18 +184,45 @@ def _read_rows(
     return np.concatenate(blocks), labels
 
 
-def read_text(path: Path, length: int) -> Table:
-    """Bytes in windows of `length`, and the same windows one byte later."""
+def read_text(path: Path, length: int, *, by: str = "") -> Table:
+    """Bytes in windows of `length`, and the same windows one byte later.
+
+    `by` "role": the text of a play in order of its roles instead of its scenes.
+    """
     size = path.stat().st_size
     if size > SET_BYTES_MAX:
         raise HoldingError(f"{size} bytes are larger than one data set")
-    tokens = np.fromfile(path, np.uint8)
+    tokens = _by_role(path)[0] if by else np.fromfile(path, np.uint8)
     count = (len(tokens) - 1) // length
     if count < 1:
         raise HoldingError(f"{size} bytes are too few for one window of {length}")
     shape = (count, length)
     x = tokens[: count * length].reshape(shape)
     return x, tokens[1 : count * length + 1].reshape(shape), 256
+
+
+def text_roles(path: Path, length: int) -> Array:
+    """The number of the role in whose lines each window of `read_text(by="role")` starts."""
+    tokens, starts = _by_role(path)
+    windows = np.arange((len(tokens) - 1) // length) * length
+    return np.searchsorted(starts, windows, side="right") - 1
+
+
+def _by_role(path: Path) -> tuple[Array, Array]:
+    """A play, role by role, and where each role starts.
+
+    Speeches are parted by an empty line; the first line of each is the role's name and a colon.
+    """
+    said: dict[bytes, list[bytes]] = {}
+    for speech in path.read_bytes().replace(b"\r\n", b"\n").split(b"\n\n"):
+        name, colon, _ = speech.strip(b"\n").partition(b":\n")
+        if colon and b"\n" not in name:
+            said.setdefault(name, []).append(speech.strip(b"\n") + b"\n\n")
+    if not said:
+        raise HoldingError("no line ends in a colon and begins what a role says")
+    texts = [b"".join(said[name]) for name in sorted(said)]
+    starts = np.cumsum([0, *map(len, texts[:-1])])
+    return np.frombuffer(b"".join(texts), np.uint8), starts
 
 
 def read_py(place: str) -> Table:

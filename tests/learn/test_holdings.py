@@ -77,6 +77,14 @@ def test_csv_standardises_by_its_training_rows(table: Path) -> None:
         ("idx:nowhere?split=all", "split=train and split=test only"),
         ("text:nowhere", "no file 'nowhere'"),
         ("py:os", "not allowed"),
+        ("sklearn:digits?shard=0", "shard is a whole number above 0, not '0'"),
+        ("sklearn:digits?limit=-5", "limit is a whole number above 0, not '-5'"),
+        ("sklearn:digits?quantity=0", "quantity is a number above 0"),
+        ("sklearn:digits?skew=0.3&shard=2", "skew and shard cannot both decide"),
+        ("jpeg:nowhere.npz", "no file 'nowhere.npz'"),
+        ("images:nowhere", "no folder 'nowhere'"),
+        ("hf:nowhere", "no folder 'nowhere'"),
+        ("images:.?colour=red", "colour is one of rgb, grey"),
     ],
 )
 def test_wrong_addresses_are_one_sentence_without_loading(address: str, words: str) -> None:
@@ -112,3 +120,37 @@ def test_import_needs_no_torch() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_limit_keeps_labels_and_comes_before_parts() -> None:
+    whole = load("sklearn:digits?limit=300")
+    assert len(whole.x) == 300
+    assert max(whole.labels().values()) - min(whole.labels().values()) <= 2
+    parts = [load(f"sklearn:digits?limit=300&part={i}/3&shard=4&seed=5") for i in (1, 2, 3)]
+    assert {x.tobytes() for p in parts for x in p.x} == {x.tobytes() for x in whole.x}
+    assert [len(part.labels()) for part in parts] == [4, 4, 4]
+
+
+def test_raw_bytes_are_those_of_the_pictures_as_stored(tmp_path: Path) -> None:
+    path = tmp_path / "p.npz"
+    np.savez(path, x=np.zeros((8, 1, 4, 4), np.uint8), y=np.arange(8, dtype=np.uint8))
+    assert load(f"npz:{path}?scale=255").raw_bytes == 8 * 16 + 8
+    assert load("sklearn:iris?split=all").raw_bytes == 150 * 4 * 4 + 150 * 8
+
+
+PLAY = "".join(f"{who}:\n{who} speaks line {i}.\n\n" for i in range(40) for who in ("Ann", "Bob"))
+
+
+def test_roles_of_a_play_stay_together(tmp_path: Path) -> None:
+    path = tmp_path / "play.txt"
+    path.write_text(PLAY)
+    parts = [load(f"text:{path}?length=16&by=role&part={i}/2") for i in (1, 2)]
+    texts = [part.x.tobytes() for part in parts]
+    assert sum(map(len, texts)) >= len(PLAY) - 17
+    for text in texts:  # a window that begins in one role may end in the next
+        assert min(text.count(b"Ann"), text.count(b"Bob")) <= 2
+    with pytest.raises(HoldingError, match="2 groups cannot be cut into 3 parts"):
+        load(f"text:{path}?length=16&by=role&part=1/3")
+    path.write_text("nothing but prose")
+    with pytest.raises(HoldingError, match="no line ends in a colon"):
+        load(f"text:{path}?by=role")

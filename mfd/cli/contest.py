@@ -1,0 +1,162 @@
+"""Run what a comparison still lacks, several runs at once where wanted, then report."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from mfd.cli.comparing import Cell, Order, Study, open_study, read_config, resolve
+from mfd.cli.errors import CommandError, Misuse
+from mfd.cli.view import console, data_size, print_json
+
+__all__ = ["complete", "open_order", "run", "summary"]
+
+Json = dict[str, Any]
+
+
+def open_order(order: Order, folder: Path, name: str, config: Path | None) -> Study:
+    """The study that was asked for, begun or gone on with. Raises: Misuse."""
+    if name and not re.fullmatch(r"[A-Za-z0-9_.+-]{1,100}", name):
+        raise Misuse(f"--name {name}: letters, digits and _.+- only")
+    if config is not None:
+        if order.plans or order.data:
+            raise Misuse("--config has plans and data already: leave them out")
+        resolved, graph = read_config(config)
+        return open_study(folder / (name or config.absolute().parent.name), resolved, graph)
+    resolved, graph = resolve(order)
+    return open_study(folder / (name or "compare"), resolved, graph)
+
+
+def run(
+    study: Study, *, jobs: int = 1, cells: Sequence[Cell] | None = None, as_json: bool = False
+) -> None:
+    """Do what is not done yet, say how it went, write the report.
+
+    Raises: CommandError where a run has failed; the others are done all the same.
+    """
+    from mfd.cli import reporting
+
+    out = console()
+    failed = []
+    for cell, outcome, fresh in complete(study, jobs=jobs, cells=cells):
+        if outcome["kind"] != "end":
+            failed.append(f"{cell}: {outcome['reason']}")
+        if not as_json:
+            out.print(_line(cell, outcome, fresh=fresh), markup=False, soft_wrap=True)
+    page = reporting.write(study)
+    rows = summary(study)
+    if as_json:
+        print_json({"folder": str(study.folder), "report": str(page), "plans": rows})
+    else:
+        _table(rows)
+        out.print(f"\n{page}", markup=False, soft_wrap=True)
+    if failed:
+        raise CommandError(f"{len(failed)} run(s) failed; {failed[0]}")
+
+
+def complete(
+    study: Study, *, jobs: int = 1, cells: Sequence[Cell] | None = None
+) -> Iterator[tuple[Cell, Json, bool]]:
+    """Every cell with its last line, and whether it was run now."""
+    wanted = study.cells if cells is None else list(cells)
+    left = []
+    for cell in wanted:
+        outcome = study.outcome(cell)
+        if outcome is None:
+            left.append(cell)
+        else:
+            yield cell, outcome, False
+    if jobs == 1 or len(left) < 2:
+        from mfd.cli.cells import run_cell
+
+        for cell in left:
+            yield cell, run_cell(study, cell), True
+        return
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(jobs, len(left)), spawn, _quietly)
+    try:
+        waiting = {pool.submit(_in_child, study.folder, cell): cell for cell in left}
+        for done in as_completed(waiting):
+            yield waiting[done], done.result(), True
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _quietly() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _in_child(folder: Path, cell: Cell) -> Json:
+    from mfd.cli.cells import run_cell
+
+    return run_cell(open_study(folder), cell)
+
+
+def _line(cell: Cell, outcome: Json, *, fresh: bool) -> str:
+    if outcome["kind"] != "end":
+        return f"{cell!s:28} failed: {outcome['reason']}"
+    known = "" if fresh else "  (known)"
+    return (
+        f"{cell!s:28} accuracy {outcome['accuracy']:7.2%}  links "
+        f"{data_size(outcome['links_bytes']):>9}  objects "
+        f"{data_size(outcome['objects_bytes']):>9}  {outcome['samples']:>9,.0f} samples  "
+        f"{outcome['second']:8.1f} s virtual  {outcome['cpu_seconds']:6.1f} s CPU{known}"
+    )
+
+
+def summary(study: Study) -> list[Json]:
+    """Mean and spread over the seeds that are done, plan by plan."""
+    import numpy as np
+
+    rows = []
+    for label in study.config["plans"]:
+        ended = [study.outcome(Cell(label, seed)) for seed in study.config["seeds"]]
+        done = [end for end in ended if end is not None]
+        if not done:
+            continue
+        row: Json = {"plan": label, "mode": study.config["plans"][label]["mode"]}
+        row["seeds"] = len(done)
+        for key in (
+            "accuracy",
+            "loss",
+            "links_bytes",
+            "objects_bytes",
+            "samples",
+            "stops",
+            "second",
+            "cpu_seconds",
+        ):
+            values = [end[key] for end in done]
+            row[key], row[f"{key}_sd"] = float(np.mean(values)), float(np.std(values))
+        row["accuracy_least"] = min(end["accuracy"] for end in done)
+        rows.append(row)
+    return rows
+
+
+def _table(rows: Sequence[Json]) -> None:
+    from mfd.cli.view import print_table
+
+    shown = [
+        (
+            row["plan"],
+            f"{100 * row['accuracy']:.2f} +- {100 * row['accuracy_sd']:.2f}",
+            f"{100 * row['accuracy_least']:.2f}",
+            data_size(row["links_bytes"]),
+            data_size(row["objects_bytes"]),
+            f"{row['samples']:,.0f}",
+            f"{row['second']:.1f} s",
+            row["seeds"],
+        )
+        for row in rows
+    ]
+    print()
+    print_table(
+        ("plan", "accuracy %", "least", "on links", "objects", "samples", "virtual time", "seeds"),
+        shown,
+        "no run is finished",
+    )

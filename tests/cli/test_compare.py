@@ -1,0 +1,294 @@
+"""mfd compare: real training in the simulator, written down, gone on with, reported."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mfd.cli.comparing import Cell, Order, Study, open_study, parse_seeds, read_lines, resolve
+from mfd.cli.errors import Misuse
+from mfd.cli.main import main
+
+pytest.importorskip("torch", reason="comparing trains for real")
+pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+
+DIGITS = ("--data", "sklearn:digits?limit=240", "--topology", "line:3", "--skew", "0.5")
+QUICK = (*DIGITS, "--recipe", "cnn:width=4", "--laps", "2", "--set", "epochs=1")
+
+PLANS = ("snake", "fedavg=fedavg:laps=2", "centralised", "local")
+
+
+def compare(folder: Path, *args: str) -> int:
+    return main(["compare", *args, "--folder", str(folder), "--name", "a"])
+
+
+def study_of(folder: Path) -> Study:
+    return open_study(folder / "a")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two plans that travel and two baselines, one seed."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert compare(folder, *PLANS, *QUICK) == 0
+    return folder
+
+
+def test_every_plan_ends_with_its_totals_and_a_packet(done: Path) -> None:
+    study = study_of(done)
+    ends = {cell.label: study.outcome(cell) for cell in study.cells}
+    snake, fedavg, pooled, local = (ends[k] for k in ("snake", "fedavg", "centralised", "local"))
+    assert snake
+    assert fedavg
+    assert pooled
+    assert local
+    assert snake["objects_bytes"] < snake["links_bytes"]
+    assert fedavg["objects_bytes"] > snake["objects_bytes"]
+    assert sum(size for _, _, size in snake["by_link"]) == snake["links_bytes"]
+    assert sum(snake["received"].values()) == snake["objects_bytes"]
+    assert (local["links_bytes"], local["objects_bytes"]) == (0, 0)
+    assert set(local["by_holder"]) == {"peer1", "peer2", "peer3"}
+    for label, end in ends.items():
+        assert end is not None
+        assert end["samples"] == pytest.approx(2 * 240, rel=0.2), label
+        for packet in end["packets"]:
+            assert main(["packet", "verify", "--signed", str(done / "a" / packet)]) == 0
+
+
+def test_centralised_pays_for_its_data(done: Path) -> None:
+    """64 floats and a label of 8 bytes a sample; peer1 is home, peer3 two links away."""
+    study = study_of(done)
+    begin, *_, end = read_lines(study.metrics(Cell("centralised", 1)))
+    samples = {name: peer["samples"] for name, peer in begin["peers"].items()}
+    each = 64 * 4 + 8
+    assert end["objects_bytes"] == each * (samples["peer2"] + samples["peer3"])
+    assert end["links_bytes"] == each * (samples["peer2"] + 2 * samples["peer3"])
+
+
+def test_held_out_accuracy_is_measured_after_every_lap(done: Path) -> None:
+    study = study_of(done)
+    for label, laps in (("snake", 2), ("fedavg", 2), ("centralised", 2), ("local", 2)):
+        lines = list(read_lines(study.metrics(Cell(label, 1))))
+        measured = [line for line in lines if line["kind"] == "measured"]
+        assert [line["lap"] for line in measured] == list(range(1, laps + 1)), label
+        assert measured[-1]["accuracy"] == pytest.approx(lines[-1]["accuracy"])
+        for key in ("samples", "links_bytes", "objects_bytes", "second"):
+            assert measured[0][key] <= measured[-1][key] <= lines[-1][key] * 1.000001, (label, key)
+
+
+def results(folder: Path) -> list[Any]:
+    """What must be the same in every run: all but the time that this machine took."""
+    study = study_of(folder)
+    ends = [dict(study.outcome(cell) or {}) for cell in study.cells]
+    return [{k: v for k, v in end.items() if k != "cpu_seconds"} for end in ends]
+
+
+def test_a_killed_comparison_goes_on_and_ends_as_if_nothing_had_been(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One run is whole, one was cut in the middle of a line, one has not begun."""
+    args = (*PLANS, *QUICK)
+    assert compare(tmp_path, "snake", *QUICK) == 0
+    whole = (tmp_path / "a/metrics/snake-1.jsonl").stat().st_mtime_ns
+    text = (done / "a/metrics/fedavg-1.jsonl").read_bytes()
+    (tmp_path / "a/metrics/fedavg-1.jsonl").write_bytes(text[: len(text) // 2])
+    capsys.readouterr()
+    assert compare(tmp_path, *args) == 0
+    assert re.search(r"snake-1 .*\(known\)", capsys.readouterr().out)
+    assert (tmp_path / "a/metrics/snake-1.jsonl").stat().st_mtime_ns == whole
+    assert results(tmp_path) == results(done)
+    for name in ("snake-1.mfd", "fedavg-1.mfd"):
+        ours, theirs = (folder / "a/packets" / name for folder in (tmp_path, done))
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_the_resolved_config_runs_it_again(done: Path, tmp_path: Path) -> None:
+    config = done / "a/compare.json"
+    args = ["compare", "--config", str(config), "--folder", str(tmp_path), "--name", "a"]
+    assert main([*args, "--jobs", "2"]) == 0
+    assert results(tmp_path) == results(done)
+
+
+class Links(HTMLParser):
+    """Everything that a page could load, and all of its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.found += [
+            v or "" for k, v in attrs if k in ("href", "src", "srcset", "data", "action")
+        ]
+
+
+def test_the_report_is_one_file_that_loads_nothing(done: Path) -> None:
+    html = (done / "a/report.html").read_text()
+    page = Links()
+    page.feed(html)
+    assert page.found
+    assert all(link.startswith("data:text/csv;base64,") for link in page.found)
+    assert page.tags.isdisjoint({"script", "link", "img", "iframe", "object"})
+    assert "://" not in html.replace("&quot;", "")
+    assert "@import" not in html
+    assert "url(" not in html.replace("url(#tip)", "")
+
+
+def test_beside_every_plot_lies_a_csv_with_its_numbers(done: Path) -> None:
+    html = (done / "a/report.html").read_text()
+    names = re.findall(r'download="([^"]+)"', html)
+    assert {n.partition("-")[0] for n in names} >= {"accuracy", "node", "layers", "route", "labels"}
+    assert html.count("<figure") == len(names) == len(set(names))
+    for name in names:
+        with (done / "a/csv" / name).open(newline="") as file:
+            rows = list(csv.reader(file))
+        assert len(rows) > 1, name
+        assert all(len(row) == len(rows[0]) for row in rows), name
+    with (done / "a/csv/accuracy-links-bytes.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    last = [row for row in table if row["plan"] == "snake"][-1]
+    end = study_of(done).outcome(Cell("snake", 1))
+    assert end is not None
+    assert float(last["accuracy"]) == pytest.approx(end["accuracy"])
+
+
+def test_the_serpentine_shows_one_block_a_lap(tmp_path: Path) -> None:
+    plan = "snake:full_laps=0,layers_per_stop=2,head=false,laps=3"
+    assert compare(tmp_path, f"s={plan}", *QUICK) == 0
+    with (tmp_path / "a/csv/layers-s.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    blocks = [(int(r["layer_low"]), int(r["layer_high"])) for r in rows]
+    assert blocks == [(0, 2)] * 3 + [(2, 4)] * 3 + [(4, 6)] * 3
+    assert {r["node"] for r in rows} == {"peer1", "peer2", "peer3"}
+
+
+def test_names_from_outside_are_shown_and_not_obeyed(tmp_path: Path) -> None:
+    graph = tmp_path / "g.toml"
+    nasty = "<script>alert(1)</script>"
+    graph.write_text(f'[nodes."{nasty}"]\n[nodes.b]\n[[edges]]\na = "{nasty}"\nb = "b"\n')
+    args = ("--data", "sklearn:iris", "--topology", str(graph), "--laps", "1", "--set", "epochs=1")
+    assert compare(tmp_path, "walk", *args) == 0
+    html = (tmp_path / "a/report.html").read_text()
+    assert nasty not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_another_comparison_is_not_mixed_in(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare(done, "snake", *QUICK[:-6], "--laps", "2", "--set", "epochs=1") == 2
+    assert "has another plan 'snake': call this one LABEL=PLAN" in capsys.readouterr().err
+    assert compare(done, "snake", "--data", "sklearn:wine", "--topology", "line:3") == 2
+    assert "holds a comparison with data 'sklearn:digits?limit=240" in capsys.readouterr().err
+    assert compare(done, "snake", *QUICK[:2], "--topology", "ring:4", *QUICK[4:]) == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["snake"], "say what is learned"),
+        (["--data", "sklearn:digits"], "say what is compared"),
+        (["snake", "--data", "sklearn:digit"], "no set 'digit'"),
+        (["snale", "--data", "sklearn:iris"], "did you mean 'snake'?"),
+        (["snake:epoch=3", "--data", "sklearn:iris"], "plan.learn has no 'epoch'"),
+        (["a=snake", "a=walk", "--data", "sklearn:iris"], "two plans are called 'a'"),
+        (["snake", "--data", "sklearn:iris", "--topology", "rind:5"], "no topology 'rind'"),
+        (["snake", "--data", "sklearn:iris", "--partition", "odd=1"], "write one of skew"),
+        (["snake", "--data", "sklearn:iris", "--partition", "shard=x"], "shard is a whole number"),
+        (["snake", "--data", "sklearn:iris", "--seed", "3-1"], "write 1,2,3 or 1-3"),
+        (["nowhere.toml", "--data", "sklearn:iris"], "plan nowhere.toml cannot be read"),
+        (["snake", "--data", "sklearn:iris", "--samples-per-s", "0"], "numbers above 0"),
+        (["snake", "--data", "sklearn:iris?split=all"], "say with --test what is held out"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_runs(
+    args: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *args, "--folder", str(tmp_path)]) == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_fails_is_told_and_the_others_are_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model whose head has fewer classes than the data."""
+    small = tmp_path / "small.toml"
+    small.write_text('mode = "walk"\nlaps = 1\n[recipe]\nzoo = "mlp"\ninputs = [4]\nclasses = 2\n')
+    args = ("--data", "sklearn:iris", "--topology", "line:2", "--laps", "1", "--set", "epochs=1")
+    assert compare(tmp_path, str(small), "walk", *args) == 1
+    told = capsys.readouterr()
+    assert "could not learn" in told.err
+    assert re.search(r"walk-1 +accuracy", told.out)
+    assert "small-1: failed: " in (tmp_path / "a/report.html").read_text()
+
+
+def test_the_device_model_decides_the_time(tmp_path: Path) -> None:
+    order = Order(["centralised"], "sklearn:iris", topology="line:1", laps=1, sets=["epochs=2"])
+    seconds = {}
+    for name, device in (("slow", {"samples_per_s": 100.0}), ("work", {"flops": 1e6})):
+        config, graph = resolve(order)
+        config["device"] |= device
+        study = open_study(tmp_path / name, config, graph)
+        from mfd.cli.cells import run_cell
+
+        seconds[name] = run_cell(study, Cell("centralised", 1))["second"]
+        begin = next(read_lines(study.metrics(Cell("centralised", 1))))
+    samples = 240  # two passes over 120 flowers
+    assert seconds["slow"] == pytest.approx(samples / 100, rel=0.1)
+    # 4-64-64-3: a multiplication and an addition for each weight
+    assert sum(begin["flops"]) == 2 * (4 * 64 + 64 * 64 + 64 * 3)
+    assert seconds["work"] == pytest.approx(3 * samples * sum(begin["flops"]) / 1e6, rel=0.1)
+
+
+def test_seeds_as_people_write_them() -> None:
+    assert parse_seeds("1,2,5") == [1, 2, 5]
+    assert parse_seeds("2-4,4,9") == [2, 3, 4, 9]
+    with pytest.raises(Misuse):
+        parse_seeds("a")
+
+
+def test_data_show_prints_and_draws_the_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "split.svg"
+    args = ["data", "show", "sklearn:digits", "--parts", "4", "--partition", "shard=5"]
+    assert main([*args, "--json", "--out", str(picture)]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [len(row["labels"]) for row in rows] == [5, 5, 5, 5]
+    assert sum(row["samples"] for row in rows) == 1438
+    assert picture.read_text().startswith("<svg xmlns=")
+    assert main(args) == 0
+    assert "4/4" in capsys.readouterr().out
+    assert main(["data", "show", "csv:nowhere.csv?label=a"]) == 1
+    assert "no file 'nowhere.csv'" in capsys.readouterr().err
+
+
+def test_a_play_is_dealt_out_by_role_and_nothing_held_out_is_learned(tmp_path: Path) -> None:
+    letters = np.random.default_rng(1).choice(list("abcdefghij"), (180, 24))  # no line twice
+    said = (f"{'ABC'[i % 3]}:\n{''.join(line)}.\n" for i, line in enumerate(letters))
+    play = tmp_path / "play.txt"
+    play.write_text("\n".join(said))
+    order = Order(["walk"], f"text:{play}?length=16", partition="by=role", topology="line:3")
+    config, _ = resolve(order)
+    assert config["plans"]["walk"]["task"] == "language"
+    from mfd.cli.comparing import part_address
+    from mfd.learn.holdings import load
+
+    parts = [load(part_address(config, i, 1)) for i in range(3)]
+    learned = {row.tobytes() for part in parts for row in part.x}
+    held_out = {row.tobytes() for row in load(config["test"]).x}
+    assert learned.isdisjoint(held_out)
+    assert len(held_out) == pytest.approx((len(learned) + len(held_out)) / 5, rel=0.1)
+    args = ("--data", f"text:{play}?length=16", "--partition", "by=role", "--topology", "line:3")
+    recipe = ("--recipe", "transformer:width=8,depth=1,heads=1", "--set", "epochs=1")
+    assert compare(tmp_path, "walk", "local", *args, *recipe, "--laps", "1") == 0
+    assert "perplexity" in (tmp_path / "a/report.html").read_text()

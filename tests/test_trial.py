@@ -1,0 +1,128 @@
+"""A journey in the simulator: what is counted, and how long it takes on a stated device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="journeys train for real")
+
+from mfd.core.ages import WALKERS_KEY
+from mfd.learn import zoo
+from mfd.learn.flops import forward_flops
+from mfd.learn.holdings import Holding
+from mfd.learn.layers import find_layers, pack
+from mfd.packet.manifest import verify_manifest
+from mfd.packet.plan import Plan
+from mfd.packet.task import LayerRef, LearnTask
+from mfd.sim.keys import real_verify
+from mfd.topology import Topology, make
+from mfd.trial import Costs, Device, RunError, Trial, Work, state_bytes
+
+RECIPE = {"zoo": "mlp", "inputs": [4], "classes": 2, "hidden": [8, 8]}
+
+
+def holding(seed: int, samples: int = 64) -> Holding:
+    x = np.random.default_rng(seed).standard_normal((samples, 4)).astype(np.float32)
+    return Holding(x, (x[:, 0] > 0).astype(np.int64), 2)
+
+
+def trial_of(graph: Topology, **options: object) -> Trial:
+    held = {name: {"data/train": holding(i)} for i, name in enumerate(graph.nodes)}
+    return Trial(graph, held, seed=1, **options)  # type: ignore[arg-type]
+
+
+def plan_for(trial: Trial, **fields: object) -> Plan:
+    home = trial.world.hosts["peer1"].key.public_key
+    learn = {"epochs": 1.0}
+    values = {"mode": "walk", "laps": 2, "min_holders": 3, "learn": learn, **fields}
+    return Plan(RECIPE, ("data/train",), home, **values)  # type: ignore[arg-type]
+
+
+def layers() -> list[tuple[str, object]]:
+    module = zoo.init(RECIPE, 1)
+    return [(layer.name, pack(module, layer)) for layer in find_layers(module)]
+
+
+def travel(trial: Trial, plan: Plan) -> list[Work]:
+    works: list[Work] = []
+    trial.on_work = works.append
+    trial.bring_home(trial.send(plan, layers()))  # type: ignore[arg-type]
+    return works
+
+
+def test_bytes_are_those_of_the_wires_and_of_the_custodians() -> None:
+    """On a line the ends' objects cross two links, and are counted once."""
+    trial = trial_of(make("line", 3))
+    works = travel(trial, plan_for(trial))
+    tally = trial.tally
+    sent = sum(sum(host.sent_bytes.values()) for host in trial.world.hosts.values())
+    assert tally.links_bytes == sent == sum(tally.by_link.values())
+    assert 0 < tally.objects_bytes == sum(tally.received.values()) < tally.links_bytes
+    training = [work for work in works if work.kind == "train"]
+    assert len(training) == tally.stops == 6
+    assert sum(work.samples for work in training) == tally.samples == 6 * 64
+    assert [work.peer for work in training[:3]] == ["peer1", "peer2", "peer3"]
+
+
+def test_what_came_home_is_signed_and_whole() -> None:
+    trial = trial_of(make("line", 3), real_keys=True)
+    plan = plan_for(trial)
+    travel(trial, plan)
+    packet = trial.packet(plan)
+    packet.check()
+    verify_manifest(packet.manifest_bytes, packet.signature, real_verify)
+    assert packet.manifest.progress.lap == 2
+
+
+def test_several_walkers_all_come_home() -> None:
+    trial = trial_of(make("line", 3))
+    works = travel(trial, plan_for(trial, laps=1, extra={WALKERS_KEY: 2}))
+    assert sum(work.kind == "train" for work in works) == 6
+
+
+def test_a_slow_node_and_a_slow_device_take_their_time() -> None:
+    graph = make("line", 3)
+    nodes = {**graph.nodes, "peer2": replace(graph.nodes["peer2"], speed=0.25)}
+    trial = trial_of(replace(graph, nodes=nodes), device=Device(samples_per_s=32.0))
+    works = [work for work in travel(trial, plan_for(trial, laps=1)) if work.kind == "train"]
+    assert {work.peer: work.seconds for work in works} == {"peer1": 2, "peer2": 8, "peer3": 2}
+    assert trial.world.now_us > 12e6
+
+
+def test_work_is_counted_from_the_first_trained_layer_on() -> None:
+    costs = Costs((100.0, 10.0, 1.0))
+    device = Device(flops=1.0, costs=costs)
+    task = LearnTask("train", b"", ())
+    assert device.seconds(task, ((0, 3),), 5, held=2) == 3 * 5 * 111
+    assert device.seconds(task, ((2, 3),), 5, held=2) == 2 * 110 + 3 * 5 * 1
+    assert device.seconds(replace(task, kind="measure"), (), 5, held=5) == 5 * 111
+    assert device.seconds(replace(task, kind="merge"), (), 5, held=5) == 0
+
+
+def test_model_state_follows_what_is_trained() -> None:
+    refs = tuple(LayerRef(i, str(i), bytes(32), 100) for i in range(3))
+    task = LearnTask("train", b"", refs)
+    assert state_bytes(task, ((0, 3),), {}) == 300 + 3 * 300
+    assert state_bytes(task, ((1, 2),), {}) == 300 + 3 * 100
+    assert state_bytes(task, ((1, 2),), {"optimizer": "sgd"}) == 300 + 2 * 100
+
+
+def test_flops_of_layers_are_those_of_their_products() -> None:
+    module = zoo.init({"zoo": "cnn", "inputs": [1, 8, 8], "classes": 10, "width": 4}, 1)
+    image = Holding(np.zeros((1, 1, 8, 8), np.float32), np.zeros(1, np.int64), 10)
+    counted = forward_flops(module, image)
+    assert len(counted) == len(find_layers(module))
+    assert counted[0] == 2 * 64 * 9 * 1 * 4  # 3x3 over 8x8, one channel to four
+    assert counted[-1] == 2 * 64 * 10
+
+
+def test_a_node_that_cannot_learn_ends_it() -> None:
+    graph = make("line", 3)
+    held = {name: {"data/train": holding(i)} for i, name in enumerate(graph.nodes)}
+    held["peer2"]["data/train"] = Holding(np.zeros((9, 5), np.float32), np.zeros(9, np.int64), 2)
+    trial = Trial(graph, held, seed=1)
+    with pytest.raises(RunError, match="peer2 could not learn: the model does not take samples"):
+        travel(trial, plan_for(trial))
