@@ -27,7 +27,7 @@ __all__ = ["CHUNK_HEAD", "OBJECT_HEAD", "Intake", "Wanted", "chunk_count"]
 
 OBJECT_HEAD = struct.Struct("<B32sQI")
 CHUNK_HEAD = struct.Struct("<B32sIBI")
-BODY_SLACK_BYTES = 4 << 10  # an encoded body is never much larger than the raw chunk
+BODY_BYTES_MAX = CHUNK_BYTES + (4 << 10)  # an encoded body is never much larger than raw
 KEEPS_MAX = 2  # chunks handed to the disk and not yet written, per circuit
 
 Wanted = tuple[tuple[bytes, int], ...]  # (digest, raw bytes), in the order they will come
@@ -45,7 +45,9 @@ class Intake:
         self.kept: dict[bytes, int] = {}  # chunks written
         self.expected = (0, -1)  # what the stream must bring next: object, chunk (-1: its table)
         self.head = bytearray()  # what has come of a head or table
-        self.body: bytearray | None = None  # of a chunk, once its head is known
+        self.body: bytearray | None = None  # of a chunk, once its head is known; or longer
+        self.size = 0  # of that chunk's body
+        self._idle: list[bytearray] = []  # for bodies: fresh memory costs as much as a copy
         self.filled = 0
         self.encoding = 0
         self.keeping = 0
@@ -141,10 +143,10 @@ class Intake:
     def _feed(self, view: memoryview) -> int:
         """Take what belongs to the part that has begun; return how much that was."""
         if self.body is not None:
-            size = min(len(view), len(self.body) - self.filled)
+            size = min(len(view), self.size - self.filled)
             self.body[self.filled : self.filled + size] = view[:size]
             self.filled += size
-            if self.filled == len(self.body):
+            if self.filled == self.size:
                 self._body_whole(self.body)
             return size
         index, chunk = self.expected
@@ -183,10 +185,12 @@ class Intake:
         kind, name, number, self.encoding, size = CHUNK_HEAD.unpack(self.head)
         if (kind, name, number) != (2, digest, chunk):
             raise PacketError(Fault.ORDER, "chunk is not the one that comes next")
-        if not 0 < size <= CHUNK_BYTES + BODY_SLACK_BYTES:
+        if not 0 < size <= BODY_BYTES_MAX:
             raise PacketError(Fault.LIMIT, f"chunk body of {size} bytes")
         self.head.clear()
-        self.body, self.filled = bytearray(size), 0
+        idle = self._idle.pop() if self._idle else b""
+        self.body = idle if isinstance(idle, bytearray) and len(idle) >= size else bytearray(size)
+        self.size, self.filled = size, 0
 
     def _body_whole(self, body: bytearray) -> None:
         self.body = None
@@ -197,14 +201,17 @@ class Intake:
         self.taken[digest] = chunk + 1
         self.keeping += 1
         table, encoding = self.tables[digest], self.encoding
+        content = memoryview(body)[: self.size]
         self._ctx.keep(
-            lambda op: Keep(op, digest, raw_bytes, chunk, table, encoding, body),
-            partial(self._chunk_kept, digest),
+            lambda op: Keep(op, digest, raw_bytes, chunk, table, encoding, content),
+            partial(self._chunk_kept, digest, body),
             self._chunk_refused,
         )
 
-    def _chunk_kept(self, digest: bytes) -> None:
+    def _chunk_kept(self, digest: bytes, body: bytearray) -> None:
         self.keeping -= 1
+        if len(self._idle) < KEEPS_MAX:
+            self._idle.append(body)
         self.kept[digest] = self.kept.get(digest, 0) + 1
         self._return_credit()
         if self.place(self.kept)[0] == len(self.wanted):

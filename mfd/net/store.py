@@ -42,6 +42,8 @@ FLOOR_SHARE = 20  # ... a twentieth of the disk, whichever is less
 FAST_LINK_BYTES_PER_S = 400_000_000  # above it, coding takes longer than sending raw
 STALE_SECONDS = 7 * 86_400  # a transfer that rested so long is not taken up again
 OPEN_MAX = 64  # objects mapped at once
+MISSES_MAX = 2  # chunks in a row that no encoding made smaller, before ...
+LOOK_AGAIN = 8  # ... only each so many-th is tried
 
 
 class StoreError(OSError):
@@ -65,6 +67,7 @@ class _Whole:
     data: memoryview
     chunks: tuple[bytes, ...]
     widths: list[int] = field(default_factory=list)
+    misses: int = 0  # chunks in a row that coding did not make smaller
 
 
 class DiskStore:
@@ -249,7 +252,10 @@ class DiskStore:
             return FetchFailed(work.op, str(exc))
         if work.link_bytes_per_s > FAST_LINK_BYTES_PER_S:
             return Fetched(work.op, Encoding.RAW, raw)
+        if whole.misses >= MISSES_MAX and work.chunk % LOOK_AGAIN:
+            return Fetched(work.op, Encoding.RAW, raw)
         encoding, body = encode_chunk(raw, item_bytes=whole.widths[work.chunk])
+        whole.misses = whole.misses + 1 if encoding is Encoding.RAW else 0
         return Fetched(work.op, encoding, body)
 
     # whole objects
