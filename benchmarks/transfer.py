@@ -5,7 +5,8 @@ r"""Bytes between peers on real sockets: raw TCP, the bare link, custodian to cu
 Every peer is a process of its own on the loopback address; objects lie in a folder of /dev/shm, so
 that no disk is measured. GB/s are 1e9 raw bytes a second, medians; a row's ratio is to the row
 named, or the slower of two, measured in the same run before it. CPU seconds are those of all
-processes per GB. A shared machine's readings wander: compare ratios, and CPU seconds before wall clock.
+processes per GB. A shared machine's readings wander: compare ratios, and CPU seconds before wall
+clock.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from mfd.core.bases import Named, named, remember
 from mfd.core.context import Context
 from mfd.core.custody import Identity, Role, Version, Walker, must_be_found, open_identity
 from mfd.core.events import CommandFailed, Injected
@@ -122,16 +123,26 @@ class Walkers:
             if digest not in kept or digest not in self._objects
         )
 
+    def bases(self, walker: Walker, ref: bytes, version: Version, lacks: Wanted) -> Named:
+        """Name, and keep until `unpin`, what may lie beneath the objects lacked of a version."""
+        digests = [digest for digest, _ in lacks]
+        told = named(walker, version, digests, self._objects)
+        walker.bases[ref] = tuple(base for bases in told for base in bases)
+        return told
+
     def save(
         self, walker: Walker, *, then: Callable[[], object], objects: tuple[bytes, ...] = ()
     ) -> None:
         """Make a row and the new objects that it names durable, drop what no row names, go on."""
         self._depend = None
+        remember(walker, self._ctx.config.bases_kept)
         sizes = walker.kept()
         named = {digest for other in self._walkers.values() for digest in other.kept()}
         for other in self._walkers.values():
             # what we said we have is not dropped before STORED or CANCEL
-            named.update(digest for version in other.pinned.values() for digest in version.objects)
+            kept = (*other.pinned.values(), *other.earlier)
+            named.update(digest for version in kept for digest in version.objects)
+            named.update(digest for bases in other.bases.values() for digest in bases)
         drop = tuple(digest for digest in self._objects if digest not in named)
         for digest in drop:
             del self._objects[digest]
