@@ -109,7 +109,7 @@ class Peer:
         self._announced = False
         self._seals = Seals(ctx, lambda: self._circuits, sealer, self._accept)
         self._seeker = Seeker(ctx, lambda: self._routes)
-        trails = ways.Trails(ctx, self._seeker)
+        trails = ways.Trails(ctx, self._seeker, lambda: self._routes)
         self._circuits = Circuits(ctx, self._next_hop, self._seals.accept, trails)
         self._members = Membership(
             ctx,
