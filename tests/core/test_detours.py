@@ -77,6 +77,7 @@ def test_where_no_neighbour_is_left_seek_finds_a_way() -> None:
     a, d = world.nodes["a"], world.nodes["d"]
     a.circuits._trails.links_toward = lambda via, cls: []  # c has told nothing
     break_at(world.nodes["b"], ResetCode.STALLED)
+    world.nodes["b"].seeker.on_seek = lambda link, body: None  # it answers nothing else either
     said = []
     for _ in range(3):
         ear = a.connect(d)
