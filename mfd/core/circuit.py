@@ -106,6 +106,10 @@ class Trails(Protocol):
     def broke(self, peer: bytes) -> None:
         """A circuit along this way did not come to stand."""
 
+    def links_toward(self, via: Via, cls: Class) -> list[int]:
+        """Return the links over which a holder is said to be reached, nearest first."""
+        ...
+
 
 class Flow(Protocol):
     """What a circuit asks of the table that it belongs to."""
@@ -225,7 +229,8 @@ class Circuit:
         self.listener: Listener | None = None  # None at a relay
         self.first = first
         self.second: Leg | None = None  # relay only: the side toward the target
-        self.sought = b""  # the target, where the way was found by SEEK
+        self.target = b""  # who is dialled, where it begins here
+        self.sought = False  # the way was found by SEEK
         self.reserved = 0  # bytes set aside for it
         self.moved = 0  # bytes sent on or taken in, since `since_us`
         self.since_us = 0

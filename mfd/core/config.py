@@ -93,6 +93,8 @@ class Config:
     opening_us: int = 10 * SECOND_US
     stalled_us: int = 30 * SECOND_US
     circuit_retries: int = 3
+    detour_us: int = 30 * SECOND_US  # a first hop over which a peer was not reached is avoided
+    bases_kept: int = 2  # older versions of a walker that stay here for differences; 0: none
     # custody
     offer_us: int = 10 * SECOND_US  # OFFER without answer
     lease_us: int = 60 * SECOND_US

@@ -125,9 +125,11 @@ class Context:
         failed: Callable[[str], None],
         *,
         link_bytes_per_s: int = 0,
+        base: bytes = b"",
     ) -> None:
-        """Read one raw chunk, encoded for a link of a speed; 0: not known."""
-        self._out.append(Fetch(self._expect(then, failed), digest, chunk, link_bytes_per_s))
+        """Read one raw chunk, encoded for a link of a speed (0: not known), and upon a base."""
+        op = self._expect(then, failed)
+        self._out.append(Fetch(op, digest, chunk, link_bytes_per_s, base))
 
     def fetch_table(
         self, digest: bytes, then: Callable[[int, Buffer], None], failed: Callable[[str], None]

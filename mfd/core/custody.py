@@ -143,7 +143,9 @@ class Walker:
     high_water: Position = (0, b"", 0)
     # transient
     siblings: tuple[Version, ...] = ()  # versions about to be merged
+    earlier: tuple[Version, ...] = ()  # kept as bases for differences (core.bases)
     pinned: dict[bytes, Version] = field(default_factory=dict)  # on their way here, by their ref
+    bases: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)  # named for those
     saving: int = 0  # saves under way: nothing may be promised, not even again
     stored_us: int | None = None  # when STORED was first sent for what is held
     activity: str = ""

@@ -77,6 +77,7 @@ class Fetch:
     digest: bytes
     chunk: int
     link_bytes_per_s: int = 0  # 0: not known; lets the codec weigh time against size
+    base: bytes = b""  # object that the receiver has named, for a difference; empty: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ class Keep:
     chunks: tuple[bytes, ...]  # digests of all raw chunks, already checked against the object's
     encoding: int
     body: Buffer
+    base: bytes = b""  # object that the chunk may build upon; empty: none
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from mfd.core.bases import common
 from mfd.core.context import Context, Timer
 from mfd.core.courier import Courier
 from mfd.core.custody import SEQ_MAX, Identity, Version, Walker, open_identity
@@ -171,6 +172,7 @@ class Errands:
         sent = self._sent.pop(errand, None)
         if sent is not None:
             sent.timer.cancel()
+            sent.walker.bases.pop(errand, None)
         return sent
 
     def _end_failed(self, errand: bytes, reason: str) -> None:
@@ -180,11 +182,12 @@ class Errands:
 
     def on_accept(self, message: Message) -> bool:
         """Ship to a peer that accepted an errand, or to the owner that wants a result."""
-        ref, nonce, lacks = message.body
+        ref, nonce, lacks, told = message.body
         if ref in self._results:
             owner, version = self._results.pop(ref)
             if message.sender == owner:
-                self._ship(owner, (ref, nonce), version, lacks, done=_ignore, failed=_ignore)
+                claim = (ref, nonce)
+                self._ship(owner, claim, version, (lacks, told), done=_ignore, failed=_ignore)
             return True
         for errand, sent in self._sent.items():
             if sent.ref == ref and sent.peer == message.sender and not sent.accepted:
@@ -193,7 +196,7 @@ class Errands:
                     sent.peer,
                     (ref, nonce),
                     sent.version,
-                    lacks,
+                    (lacks, told),
                     done=partial(self._shipped, errand),
                     failed=partial(self._end_failed, errand),
                 )
@@ -205,17 +208,20 @@ class Errands:
         peer: bytes,
         claim: tuple[bytes, bytes],
         version: Version,
-        lacks: list[Any],
+        accepted: tuple[list[Any], list[Any]],
         *,
         done: Callable[[int], None],
         failed: Callable[[str], None],
     ) -> None:
+        lacks, told = accepted
         asked = set(lacks)
         wanted = tuple((d, size) for d, size in version.objects.items() if d in asked)
         if len(wanted) != len(lacks):
             failed("it asks for objects that are not the walker's")
             return
-        self._exchange.ship(peer, claim, wanted, done, failed)
+        walker = self._walkers.get(version.manifest.walker)
+        bases = common(walker, version.objects, lacks, told) if walker is not None else None
+        self._exchange.ship(peer, claim, wanted, done, failed, bases=bases)
 
     def _shipped(self, errand: bytes, sent_bytes: int) -> None:
         if errand in self._sent:
@@ -262,14 +268,15 @@ class Errands:
             if digest not in sent.version.objects
         )
         nonce = self._ctx.dice.bytes(16)
-        self._courier.send(
-            sent.peer, Kind.ACCEPT, message.ref, nonce, [digest for digest, _ in lacks]
-        )
+        digests = [digest for digest, _ in lacks]
+        told = self._walkers.bases(sent.walker, errand, version, lacks)
+        self._courier.send(sent.peer, Kind.ACCEPT, message.ref, nonce, digests, told)
         self._exchange.expect(
             (message.ref, nonce),
             lacks,
             partial(self._brought, errand, numbers, version),
             partial(self._end_failed, errand),
+            bases=dict(zip(digests, map(tuple, told), strict=False)),
         )
 
     def _brought(
@@ -307,16 +314,16 @@ class Errands:
         walker.pinned[errand] = version
         lacks = self._walkers.lacks(walker, version)
         nonce = self._ctx.dice.bytes(16)
-        self._courier.send(
-            message.sender, Kind.ACCEPT, message.ref, nonce, [digest for digest, _ in lacks]
-        )
-        work = partial(self._work, walker, version, learn, (message.sender, errand))
         digests = tuple(digest for digest, _ in lacks)
+        told = self._walkers.bases(walker, errand, version, lacks)
+        self._courier.send(message.sender, Kind.ACCEPT, message.ref, nonce, list(digests), told)
+        work = partial(self._work, walker, version, learn, (message.sender, errand))
         self._exchange.expect(
             (message.ref, nonce),
             lacks,
             partial(self._arrived, walker, version, digests, work),
             lambda _: self._finish(walker, errand),
+            bases=dict(zip(digests, map(tuple, told), strict=False)),
         )
 
     def _refuse(self, message: Message, code: int, reason: str) -> None:
@@ -345,6 +352,7 @@ class Errands:
     def _finish(self, walker: Walker, errand: bytes) -> None:
         self._doing.discard(errand)
         walker.pinned.pop(errand, None)
+        walker.bases.pop(errand, None)
 
     def _could_not(self, walker: Walker, client: tuple[bytes, bytes], reason: str) -> None:
         owner, errand = client

@@ -1,8 +1,10 @@
 """Objects on their way between two custodians: what the receiver lacks, in order, chunk by chunk.
 
     handshake:  [ref, nonce]                     of the ACCEPT that asked for the objects
-    answer:     [objects complete, chunks of the next one]   where to go on after a broken circuit
+    answer:     [objects complete, chunks of the next one]   where to go on after a broken circuit;
+                and true, where a base has gone: differences no more
     OBJECT:     | 1 | digest 32 | raw bytes u64 | chunks u32 | chunk digests, 32 each |
+    or          | 3 | digest 32 | raw bytes u64 | chunks u32 | base 32 | chunk digests, 32 each |
     CHUNK:      | 2 | digest 32 | index u32 | encoding u8 | body bytes u32 | body |
 
 Rules of this file: nothing of a chunk is used before its digest is checked against the object's
@@ -12,7 +14,7 @@ Source: spec/transfer.md, section "Objects".
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import msgpack
@@ -21,7 +23,16 @@ from mfd.core.circuit import Channel, Refusal
 from mfd.core.context import Context
 from mfd.core.effects import Discard
 from mfd.core.frames import Class, ResetCode, Via
-from mfd.core.intake import CHUNK_HEAD, OBJECT_HEAD, Intake, Wanted, chunk_count
+from mfd.core.intake import (
+    BASED_OBJECT,
+    CHUNK_HEAD,
+    OBJECT_HEAD,
+    PLAIN_OBJECT,
+    Bases,
+    Intake,
+    Wanted,
+    chunk_count,
+)
 from mfd.core.seals import Seals
 from mfd.packet.limits import CHUNK_BYTES
 from mfd.packet.objects import Buffer
@@ -38,6 +49,7 @@ class _Shipment:
         self.ref = ref
         self.nonce = nonce
         self.objects: Wanted = ()
+        self.bases: Mapping[bytes, bytes] = {}  # object -> what it is sent as a difference from
         self.circuit: Channel | None = None  # the one in use; answers for older ones are ignored
         self.place = (0, -1)  # next to read: object, chunk (-1: its table)
         self.begin = 0  # chunk that follows the next table
@@ -49,7 +61,9 @@ class _Shipment:
 
     def opened(self, circuit: Channel) -> None:
         """Go on where the receiver says it stands."""
-        index, self.begin = _resume_point(circuit.answer, self.objects)
+        index, self.begin, bare = _resume_point(circuit.answer, self.objects)
+        if bare:
+            self.bases = {}
         self.place = (index, -1)
         self._read(circuit)
 
@@ -84,13 +98,16 @@ class _Shipment:
                 partial(self._chunk, circuit),
                 partial(self._lost, circuit),
                 link_bytes_per_s=circuit.rate,
+                base=self.bases.get(digest, b""),
             )
 
     def _table(self, circuit: Channel, _: int, body: Buffer) -> None:
         if circuit is not self.circuit:
             return  # that one broke while the disk was reading
         index = self.place[0]
-        head = OBJECT_HEAD.pack(1, *self.objects[index], len(body) // 32)
+        base = self.bases.get(self.objects[index][0], b"")
+        kind = BASED_OBJECT if base else PLAIN_OBJECT
+        head = OBJECT_HEAD.pack(kind, *self.objects[index], len(body) // 32) + base
         self.place = (index, self.begin)
         self.begin = 0
         self._write(circuit, head, body)
@@ -142,14 +159,18 @@ class Exchange:
         objects: Wanted,
         done: Callable[[int], None],
         failed: Callable[[str], None],
+        *,
+        bases: Mapping[bytes, bytes] | None = None,
     ) -> None:
         """Send objects to a peer that asked for them with ACCEPT (ref, nonce).
 
-        `done` gets the bytes written into circuits; it says that all were sent, not that they
-        are safe.
+        `bases` are objects that are here and that it has named: differences from them may go
+        instead. `done` gets the bytes written into circuits; it says that all were sent, not that
+        they are safe.
         """
         shipment = _Shipment(self, peer, *claim)
         shipment.objects, shipment.done, shipment.failed = objects, done, failed
+        shipment.bases = bases or {}
         if not objects:
             done(0)
             return
@@ -184,9 +205,10 @@ class Exchange:
         wanted: Wanted,
         done: Callable[[int], None],
         failed: Callable[[str], None],
+        bases: Bases | None = None,
     ) -> None:
         """Take in the objects that an ACCEPT asks for; `done` gets the bytes that came."""
-        intake = Intake(self.ctx, wanted, over=self._over)
+        intake = Intake(self.ctx, wanted, over=self._over, bases=bases)
         intake.done, intake.failed = done, failed
         self._intakes[claim] = intake
         if wanted:
@@ -214,7 +236,8 @@ class Exchange:
             raise Refusal(ResetCode.REFUSED)
         if intake.circuit is not None:
             intake.circuit.reset(ResetCode.UNKNOWN)
-        circuit.answer = msgpack.packb(list(intake.begin(circuit)))
+        place = intake.begin(circuit)
+        circuit.answer = msgpack.packb([*place, True] if intake.bare else list(place))
         return intake
 
     def _over(self, intake: Intake, reason: str | None) -> None:
@@ -242,14 +265,17 @@ class Exchange:
         return bool(claims)
 
 
-def _resume_point(answer: bytes, objects: Wanted) -> tuple[int, int]:
-    """Where the receiver wants us to begin; anything odd means the beginning."""
+def _resume_point(answer: bytes, objects: Wanted) -> tuple[int, int, bool]:
+    """Where the receiver wants us to begin, and whether without bases.
+
+    Anything odd means the beginning, and nothing that builds upon something else.
+    """
     try:
-        index, chunk = msgpack.unpackb(answer)
+        index, chunk, *bare = msgpack.unpackb(answer)
     except (ValueError, TypeError, msgpack.UnpackException):
-        return 0, 0
+        return 0, 0, True
     if type(index) is not int or not 0 <= index <= len(objects) or type(chunk) is not int:
-        return 0, 0
+        return 0, 0, True
     if index == len(objects) or not 0 <= chunk < chunk_count(objects[index][1]):
-        return index, 0
-    return index, chunk
+        return index, 0, bool(bare)
+    return index, chunk, bool(bare)

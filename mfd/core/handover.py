@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from mfd.core.bases import common
 from mfd.core.certificates import Certificate, Position, open_certificate, seal_certificate
 from mfd.core.context import Context, Timer
 from mfd.core.courier import Courier
@@ -121,7 +122,7 @@ class Handover:
 
     def on_accept(self, message: Message) -> bool:
         """Send what the next custodian lacks; False where the ref is not an offer of ours."""
-        ref, nonce, lacks = message.body
+        ref, nonce, lacks, told = message.body
         offer = self._offers.get(ref)
         if offer is None or message.sender != offer.target:
             return offer is not None
@@ -142,6 +143,7 @@ class Handover:
             wanted,
             partial(self._sent, offer),
             partial(self._gave_up, offer),
+            bases=common(offer.walker, objects, lacks, told),
         )
         return True
 

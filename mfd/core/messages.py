@@ -27,6 +27,7 @@ __all__ = ["MESSAGE_BYTES_MAX", "Kind", "Message", "Splitter", "decode_message",
 
 DOMAIN = "mfd.custody.v1"
 HEAD_BYTES = 1 + 32 + 64
+BASES_MAX = 4  # named for one object
 MESSAGE_BYTES_MAX = 192 << 10  # a plan, two manifests, certificates and room
 
 
@@ -34,7 +35,7 @@ class Kind(IntEnum):
     """What a message is; the fields of its body stand beside it."""
 
     OFFER = 1  # walker, epoch, hop, genesis, plan, manifest, signature, certificates, bytes
-    ACCEPT = 2  # ref, nonce, [digest lacked ...]
+    ACCEPT = 2  # ref, nonce, [digest lacked ...], [[base ...] for each]; the last left out if empty
     REFUSE = 3  # ref, code, retry_us, reason
     STORED = 4  # ref, nonce, manifest digest
     GRANT = 5  # ref, nonce, certificate
@@ -97,6 +98,12 @@ def _is_digests(value: object) -> bool:
     return isinstance(value, list) and len(value) <= LAYERS_MAX and all(map(_is_id, value))
 
 
+def _is_bases(value: object) -> bool:
+    if not isinstance(value, list) or len(value) > LAYERS_MAX:
+        return False
+    return all(_is_digests(bases) and len(bases) <= BASES_MAX for bases in value)
+
+
 def _is_chain(value: object) -> bool:
     """At most two certificates, newest first."""
     return (
@@ -112,7 +119,7 @@ _FIELDS: dict[Kind, tuple[Check, ...]] = {
         *(_is_id, _is_epoch, _is_whole, _is_bytes, _is_bytes, _is_bytes, _is_bytes),
         *(_is_chain, _is_whole),
     ),
-    Kind.ACCEPT: (_is_id, _is_nonce, _is_digests),
+    Kind.ACCEPT: (_is_id, _is_nonce, _is_digests, _is_bases),
     Kind.REFUSE: (_is_id, _is_whole, _is_whole, _is_text),
     Kind.STORED: (_is_id, _is_nonce, _is_id),
     Kind.GRANT: (_is_id, _is_nonce, _is_bytes),
@@ -145,6 +152,8 @@ class Message:
 def encode_message(kind: Kind, body: tuple[Any, ...], *, network: str, signer: Signer) -> bytes:
     """Sign and pack one message."""
     assert len(body) == len(_FIELDS[kind]), kind
+    if kind is Kind.ACCEPT and not body[-1]:
+        body = body[:-1]
     packed = msgpack.packb(body)
     signature = signer.sign(DOMAIN, _signed(kind, network, packed))
     message = bytes((kind,)) + signer.public_key + signature + bytes(packed)
@@ -174,6 +183,8 @@ def decode_message(message: bytes, *, network: str, verify: Verifier) -> Message
     except (ValueError, msgpack.UnpackException, RecursionError) as exc:
         raise PacketError(Fault.MSGPACK, kind.name) from exc
     checks = _FIELDS[kind]
+    if kind is Kind.ACCEPT and isinstance(body, list) and len(body) == len(checks) - 1:
+        body.append([])
     if not isinstance(body, list) or len(body) != len(checks):
         raise PacketError(Fault.FIELD, kind.name)
     if not all(check(value) for check, value in zip(checks, body, strict=True)):

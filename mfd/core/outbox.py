@@ -106,8 +106,9 @@ class Outbox:
             if not self._begun:
                 self._begun = True
                 self._deficit[source] += self._frame_bytes_max
-            while ready and self._deficit[source] >= self.frame_bytes and self._room():
-                self._one(source, ready)
+            frame_bytes = self.frame_bytes
+            while ready and self._deficit[source] >= frame_bytes and self._room():
+                self._one(source, ready, frame_bytes)
             if not ready:
                 del self._ready[source], self._deficit[source]
                 self._turns.popleft()
@@ -117,12 +118,12 @@ class Outbox:
                 self._begun = False
         self._running = False
 
-    def _one(self, source: int | None, ready: deque[Entry]) -> None:
+    def _one(self, source: int | None, ready: deque[Entry], frame_bytes: int) -> None:
         circuit, leg = ready.popleft()
         leg.listed = False
         if circuit.gone or not leg.sendable_bytes:
             return
-        payload = self._emit(circuit, leg, self.frame_bytes)
+        payload = self._emit(circuit, leg, frame_bytes)
         self._deficit[source] -= payload
         if self._paced:
             if not self._flying:
@@ -136,9 +137,10 @@ class Outbox:
             ready.append((circuit, leg))
 
     def _room(self) -> bool:
+        if self._flying_bytes < DRIVER_BYTES or not self._paced:
+            return True
         share = self.meter.rate * DRIVER_US // 1_000_000
-        limit = min(max(DRIVER_BYTES, share), DRIVER_BYTES_MAX)
-        return not self._paced or self._flying_bytes < limit
+        return self._flying_bytes < min(share, DRIVER_BYTES_MAX)
 
 
 def _source(circuit: Circuit, leg: Leg) -> int | None:

@@ -17,7 +17,7 @@ from mfd.core.circuit import Channel, Listener
 from mfd.core.config import Config
 from mfd.core.context import Context
 from mfd.core.courier import Courier
-from mfd.core.custody import Version, Walker, must_be_found
+from mfd.core.custody import Version, Walker
 from mfd.core.effects import Effect
 from mfd.core.errands import Errands
 from mfd.core.events import (
@@ -109,7 +109,7 @@ class Peer:
         self._announced = False
         self._seals = Seals(ctx, lambda: self._circuits, sealer, self._accept)
         self._seeker = Seeker(ctx, lambda: self._routes)
-        trails = ways.Trails(ctx, self._seeker)
+        trails = ways.Trails(ctx, self._seeker, lambda: self._routes)
         self._circuits = Circuits(ctx, self._next_hop, self._seals.accept, trails)
         self._members = Membership(
             ctx,
@@ -205,7 +205,7 @@ class Peer:
         """After every event: announce ourselves while walkers depend on us, send routing news."""
         if self._routes is None:
             return
-        wanted = any(must_be_found(walker, self.id) for walker in self._walkers)
+        wanted = self._walkers.depend_on_us
         if wanted != self._announced:
             self._announced = wanted
             if wanted:

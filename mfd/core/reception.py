@@ -109,12 +109,14 @@ class Reception:
         walker.pinned[message.ref] = version
         lacks = self._walkers.lacks(walker, version)
         digests = [digest for digest, _ in lacks]
-        self._courier.send(message.sender, Kind.ACCEPT, message.ref, nonce, digests)
+        told = self._walkers.bases(walker, message.ref, version, lacks)
+        self._courier.send(message.sender, Kind.ACCEPT, message.ref, nonce, digests, told)
         self._exchange.expect(
             (message.ref, nonce),
             lacks,
             partial(self._came, incoming, tuple(digests)),
             partial(self._did_not_come, incoming),
+            bases=dict(zip(digests, map(tuple, told), strict=False)),
         )
 
     def _is_held(self, walker: Walker, message: Message) -> bool:
@@ -196,6 +198,7 @@ class Reception:
 
     def _forget(self, incoming: _Incoming) -> bool:
         incoming.walker.pinned.pop(incoming.ref, None)
+        incoming.walker.bases.pop(incoming.ref, None)
         return self._incoming.pop(incoming.ref, None) is not None
 
     def on_grant(self, message: Message) -> None:

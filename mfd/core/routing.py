@@ -30,7 +30,7 @@ from mfd.core.routetable import (
     Want,
     is_nearer,
 )
-from mfd.core.sources import SEQNO_MAX, Record, open_record
+from mfd.core.sources import SEQNO_MAX, Record, Source, open_record
 from mfd.core.status import RouteStatus
 from mfd.packet.errors import PacketError
 from mfd.packet.signing import Signer, Verifier
@@ -52,17 +52,6 @@ class Hop(NamedTuple):
     seqno: int
     metric: int  # unit 10 us
     hops: int
-
-
-class Source(NamedTuple):
-    """A holder of a data name, as seen from here."""
-
-    holder: bytes
-    metric: int  # unit 10 us
-    hops: int
-    samples: int
-    labels: bytes = b""  # rounded histogram, where its owner tells one
-    capacity: int = 0  # where its owner tells it
 
 
 @dataclass(slots=True)
@@ -345,6 +334,11 @@ class Routes:
         state = self._table.find(name, holder)
         best = state.best[cls] if state else None
         return best and Hop(best.link, best.record.seqno, best.metric, best.hops)
+
+    def links_toward(self, name: str, holder: bytes, cls: Class) -> list[int]:
+        """Return the links over which neighbours advertise a holder, nearest first."""
+        state = self._table.find(name, holder)
+        return [link for _, link, _ in sorted(self._table.reachable(state, cls))] if state else []
 
     def nearer(self, name: str, holder: bytes, promise: Distance, cls: Class) -> bool:
         """Say whether the route from here is strictly nearer than the promised (seqno, metric)."""

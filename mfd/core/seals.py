@@ -42,8 +42,8 @@ PROOF_BYTES = KEY_BYTES + SIGNATURE_BYTES
 class Box(Protocol):
     """Seals records one way and opens those of the other, each with the number of its turn."""
 
-    def seal(self, plain: Buffer) -> bytes:
-        """Return the next box: as long as `plain`, and TAG_BYTES."""
+    def seal(self, plain: Buffer, head: bytes = b"") -> Buffer:
+        """Return `head` and, right behind it, the next box: as long as `plain`, and TAG_BYTES."""
         ...
 
     def open(self, box: Buffer) -> bytes:
@@ -134,7 +134,7 @@ class Sealed:
 
     def send(self, *parts: Buffer) -> None:
         """Seal bytes and queue them, all before any of them leaves: what leaves calls us back."""
-        boxes: list[bytes] = []
+        boxes: list[Buffer] = []
         small = b""  # parts that share a record
         for part in parts:
             view = memoryview(part).cast("B")
@@ -152,12 +152,13 @@ class Sealed:
     def _record_bytes_max(self) -> int:
         return THIN_RECORD_BYTES_MAX if self.cls is Class.THIN else RECORD_BYTES_MAX
 
-    def _boxes(self, view: memoryview) -> Iterator[bytes]:
+    def _boxes(self, view: memoryview) -> Iterator[Buffer]:
         assert self._box is not None
         most = self._record_bytes_max
         for at in range(0, len(view), most):
-            box = self._box.seal(view[at : at + most])
-            yield len(box).to_bytes(SIZE_BYTES, "little") + box
+            plain = view[at : at + most]
+            size = len(plain) + TAG_BYTES
+            yield self._box.seal(plain, size.to_bytes(SIZE_BYTES, "little"))
 
     def consumed(self, size: int) -> None:
         """Give credit back, less what was given when records were in parts."""
@@ -197,7 +198,9 @@ class Sealed:
     def _take(self, view: memoryview) -> memoryview:
         """Take bytes of one record; return the rest."""
         begun = self._begun
-        head = bytes(begun[:SIZE_BYTES]) + bytes(view[: max(0, SIZE_BYTES - len(begun))])
+        head = view[:SIZE_BYTES]
+        if begun:
+            head = memoryview(begun[:SIZE_BYTES] + head[: max(0, SIZE_BYTES - len(begun))])
         if len(head) == SIZE_BYTES:
             size = int.from_bytes(head, "little")
             if not TAG_BYTES <= size <= self._record_bytes_max + TAG_BYTES:

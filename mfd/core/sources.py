@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -25,6 +25,7 @@ __all__ = [
     "SEQNO_MAX",
     "SHARE",
     "Record",
+    "Source",
     "is_name",
     "label_shares",
     "open_record",
@@ -97,6 +98,17 @@ def open_record(sealed: bytes, network: str, verify: Verifier) -> Record:
                 valid_us = minutes * MINUTE_US
                 return Record(name, holder, seqno, samples, valid_us, bytes(sealed), *told)
     raise PacketError(Fault.FIELD, "source record")
+
+
+class Source(NamedTuple):
+    """A holder of a data name, as seen from here."""
+
+    holder: bytes
+    metric: int  # unit 10 us
+    hops: int
+    samples: int
+    labels: bytes = b""  # rounded histogram, where its owner tells one
+    capacity: int = 0  # where its owner tells it
 
 
 def is_name(name: object) -> bool:

@@ -7,11 +7,13 @@ Source: spec/transfer.md, sections "Circuits" and "Credit".
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 from mfd.core.bucket import Bucket
 from mfd.core.circuit import Accept, Circuit, Leg, Listener, NextHop, Refusal, Trails
 from mfd.core.context import Context
+from mfd.core.detours import Detours, Onward
 from mfd.core.flow import Flow
 from mfd.core.frames import (
     Class,
@@ -28,9 +30,9 @@ from mfd.core.frames import (
 
 __all__ = ["Circuits"]
 
-Onward = tuple[int, Via | None, tuple[bytes, ...]]  # link, promise, rest of the route
 HOPS_MAX = 64
 DEAD_ENDS = (ResetCode.NO_ROUTE, ResetCode.LOOP, ResetCode.STALLED, ResetCode.LINK_DOWN)
+FAILURES = (*DEAD_ENDS, ResetCode.HOPS, ResetCode.UNKNOWN)  # of a way, not of who is dialled
 CREDIT_BYTES_MAX = (1 << 31) - 1  # more says nothing
 BUSY_RETRY_US = 1_000_000
 
@@ -43,6 +45,7 @@ class Circuits(Flow):
     ) -> None:
         super().__init__(ctx)
         self._trails = trails
+        self._detours = Detours(ctx)
         self._next_hop = next_hop
         self._accept = accept
         self._links: dict[int, dict[int, Circuit]] = {}  # link -> label -> circuit
@@ -108,22 +111,35 @@ class Circuits(Flow):
     ) -> Circuit | None:
         """Open a circuit toward a peer, over the route to (via.name, via.holder).
 
-        Without such a route, a trail that SEEK has found is taken. Returns None where there is no
-        way now.
+        Without such a route, a trail that SEEK has found is taken; where a way has failed lately,
+        another one. Returns None where there is no way now.
         """
-        hop = self._toward(target, via, cls)
-        sought = hop is None
-        hop = hop or self._along(target, cls)
-        if hop is None:
+        way = self._detours.choose(target, self._ways(target, via, cls))
+        if way is None:
             return None
-        link, onward, route = hop
+        (link, onward, route), sought = way
         nonce = self._ctx.dice.bytes(16)
         circuit = self._add(link, self._label(link), cls, nonce)
         circuit.listener = listener
-        circuit.sought = target if sought else b""
+        circuit.target, circuit.sought = target, sought
         frame = Open(circuit.first.label, target, onward, route, nonce, 1, cls, handshake)
         self._ctx.send(link, encode_frame(frame))
         return circuit
+
+    def _ways(self, target: bytes, via: Via | None, cls: Class) -> Iterator[tuple[Onward, bool]]:
+        """Yield ways to a peer, and whether SEEK has found them: the pinned one comes first."""
+        pinned = self._toward(target, via, cls)
+        if pinned is not None:
+            yield pinned, False
+        if target in self._neighbours:
+            return
+        if pinned is not None and via is not None and self._trails is not None:
+            for link in self._trails.links_toward(via, cls):
+                if link in self._links and link != pinned[0]:
+                    yield (link, via, ()), False
+        along = self._along(target, cls)
+        if along is not None:
+            yield along, True
 
     def _toward(
         self, target: bytes, via: Via | None, cls: Class, route: tuple[bytes, ...] = ()
@@ -338,8 +354,10 @@ class Circuits(Flow):
         if circuit.gone:
             return
         self._forget(circuit)
+        if circuit.target and code in FAILURES:
+            self._detours.failed(circuit.target, circuit.first.link)
         if circuit.sought and self._trails is not None and code in DEAD_ENDS and not circuit.open:
-            self._trails.broke(circuit.sought)
+            self._trails.broke(circuit.target)
         listener, circuit.listener = circuit.listener, None
         for leg in (circuit.first, circuit.second):
             if leg is not None and leg.link != origin and leg.link in self._links:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from mfd.core.ages import ages_of, total, walkers_of
+from mfd.core.bases import Named, named, remember
 from mfd.core.context import Context
-from mfd.core.custody import Identity, Role, Version, Walker, open_identity
+from mfd.core.custody import Identity, Role, Version, Walker, must_be_found, open_identity
 from mfd.core.events import CommandFailed, Injected
 from mfd.core.exchange import Wanted
 from mfd.core.status import WalkerStatus
@@ -31,6 +32,7 @@ class Walkers:
         self._walkers: dict[bytes, Walker] = {}
         self._objects: dict[bytes, int] = {}  # complete and durable here
         self._broken = ""  # why the disk takes nothing more
+        self._depend: bool | None = None  # see below; None: a record has changed since
 
     def __iter__(self) -> Iterator[Walker]:
         return iter(list(self._walkers.values()))
@@ -45,9 +47,17 @@ class Walkers:
         """Digest -> raw bytes of everything on this disk."""
         return self._objects
 
+    @property
+    def depend_on_us(self) -> bool:
+        """Whether somebody has to find this peer for a walker's sake; asked after every event."""
+        if self._depend is None:
+            me = self._ctx.me
+            self._depend = any(must_be_found(walker, me) for walker in self._walkers.values())
+        return self._depend
+
     def restore(self, records: Mapping[str, bytes], objects: Mapping[bytes, int]) -> None:
         """Read the ledger back; a row that cannot be read is reported and left alone."""
-        self._objects = dict(objects)
+        self._objects, self._depend = dict(objects), None
         for key in sorted(records):
             if not key.startswith("walker/"):
                 continue
@@ -128,15 +138,26 @@ class Walkers:
             if digest not in kept or digest not in self._objects
         )
 
+    def bases(self, walker: Walker, ref: bytes, version: Version, lacks: Wanted) -> Named:
+        """Name, and keep until `unpin`, what may lie beneath the objects lacked of a version."""
+        digests = [digest for digest, _ in lacks]
+        told = named(walker, version, digests, self._objects)
+        walker.bases[ref] = tuple(base for bases in told for base in bases)
+        return told
+
     def save(
         self, walker: Walker, *, then: Callable[[], object], objects: tuple[bytes, ...] = ()
     ) -> None:
         """Make a row and the new objects that it names durable, drop what no row names, go on."""
+        self._depend = None
+        remember(walker, self._ctx.config.bases_kept)
         sizes = walker.kept()
         named = {digest for other in self._walkers.values() for digest in other.kept()}
         for other in self._walkers.values():
             # what we said we have is not dropped before STORED or CANCEL
-            named.update(digest for version in other.pinned.values() for digest in version.objects)
+            kept = (*other.pinned.values(), *other.earlier)
+            named.update(digest for version in kept for digest in version.objects)
+            named.update(digest for bases in other.bases.values() for digest in bases)
         drop = tuple(digest for digest in self._objects if digest not in named)
         for digest in drop:
             del self._objects[digest]

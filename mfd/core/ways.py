@@ -7,7 +7,7 @@ Source: spec/routing.md, R-22, R-33; spec/transfer.md, section "Opening".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -73,11 +73,12 @@ class _Vain:
 
 
 class Trails:
-    """Ways that SEEK has found, for peers that routing knows no route to."""
+    """Ways beside the nearest: what other neighbours say, and what SEEK has found."""
 
-    def __init__(self, ctx: Context, seeker: Seeker) -> None:
+    def __init__(self, ctx: Context, seeker: Seeker, routes: Callable[[], Routes | None]) -> None:
         self._ctx = ctx
         self._seeker = seeker
+        self._routes = routes
         self._vain: dict[bytes, _Vain] = {}
 
     def way(self, peer: bytes) -> tuple[tuple[bytes, ...], Via] | None:
@@ -88,6 +89,11 @@ class Trails:
                 self._seeker.seek_peer(peer, partial(self._sought, peer, self._seeker.ups))
             return None
         return trail.route, Via(trail.name, trail.holder, 0, UNBOUND)
+
+    def links_toward(self, via: Via, cls: Class) -> list[int]:
+        """Return the links over which neighbours advertise a holder, nearest first."""
+        routes = self._routes()
+        return routes.links_toward(via.name, via.holder, cls) if routes is not None else []
 
     def broke(self, peer: bytes) -> None:
         """It leads nowhere any more."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -33,13 +34,15 @@ LENGTH_BYTES = 4
 FRAME_BYTES_MAX = (64 << 10) + (1 << 10)  # the core's largest payload and room for its head
 BUFFER_BYTES = 256 << 10  # three whole frames and a bit: little is moved when a buffer is full
 COPY_BYTES_MAX = 32 << 10  # smaller parts that must wait are copied: a view keeps a whole buffer
+HEAD_BYTES_MAX = 64  # a first part that is joined with the length
 UNSENT_BYTES = 32 << 10  # TCP_NOTSENT_LOWAT on bulk
 FLUSH_SECONDS = 1.0  # a neighbour that does not read is not waited for any longer
 
 
+_LENGTH = struct.Struct("<I")
 _LANES = {1: 0, 2: 0, 19: 0, 21: 0, 18: 2, 20: 2}  # by type of frame (spec/transfer.md)
 
-Frame = tuple[Buffer, ...]  # its length, then its parts
+Frame = tuple[Buffer, ...]  # its length, joined with a small first part; then its parts
 
 
 class Gate(Protocol):
@@ -139,10 +142,8 @@ class FrameConnection(asyncio.BufferedProtocol):
         """Size of the frame that has begun to arrive, its length field included."""
         if self._end - self._start < LENGTH_BYTES:
             return LENGTH_BYTES
-        return LENGTH_BYTES + self._length()
-
-    def _length(self) -> int:
-        return int.from_bytes(self._buffer[self._start : self._start + LENGTH_BYTES], "little")
+        size: int = _LENGTH.unpack_from(self._buffer, self._start)[0]
+        return LENGTH_BYTES + size
 
     def _next_buffer(self) -> None:
         """Go on in another buffer with the begun frame at its start."""
@@ -159,7 +160,7 @@ class FrameConnection(asyncio.BufferedProtocol):
 
     def _take_frames(self) -> None:
         while self._on_frame is not None and self._end - self._start >= LENGTH_BYTES:
-            size = self._length()
+            (size,) = _LENGTH.unpack_from(self._buffer, self._start)
             if not 0 < size <= self.frame_bytes_max:
                 self.abort(f"a frame of {size} bytes came; 1 to {self.frame_bytes_max} are allowed")
                 return
@@ -227,7 +228,11 @@ class FrameConnection(asyncio.BufferedProtocol):
             return
         size = sum(map(len, parts))
         assert 0 < size <= self.frame_bytes_max, f"frame of {size} bytes"
-        frame = (size.to_bytes(LENGTH_BYTES, "little"), *parts)
+        head = _LENGTH.pack(size)
+        if len(parts[0]) <= HEAD_BYTES_MAX:  # one part less to gather
+            frame: Frame = (head + parts[0], *parts[1:])
+        else:
+            frame = (head, *parts)
         self.bytes_out += LENGTH_BYTES + size
         if self.gate is not None:
             self.gate.take(self, frame, LENGTH_BYTES + size)
@@ -351,4 +356,5 @@ def _ignore(_: object) -> None:
 
 def _lane(frame: Frame) -> int:
     """Order of service (L-20): heartbeat, CREDIT, RESET; other control; bytes of circuits."""
-    return _LANES.get(frame[1][0], 1)
+    head = frame[0]
+    return _LANES.get(head[LENGTH_BYTES] if len(head) > LENGTH_BYTES else frame[1][0], 1)

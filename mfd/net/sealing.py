@@ -19,6 +19,7 @@ __all__ = ["Sealing"]
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
+TAG_BYTES = 16
 INFO = b"mfd.circuit.v1"
 
 
@@ -27,9 +28,13 @@ class _Box:
         self._out, self._into = AESGCM(out), AESGCM(into)
         self._sealed = self._opened = 0
 
-    def seal(self, plain: Buffer) -> bytes:
+    def seal(self, plain: Buffer, head: bytes = b"") -> bytearray:
         self._sealed += 1
-        return self._out.encrypt(self._sealed.to_bytes(NONCE_BYTES, "little"), plain, None)
+        nonce = self._sealed.to_bytes(NONCE_BYTES, "little")
+        out = bytearray(len(head) + len(plain) + TAG_BYTES)
+        out[: len(head)] = head
+        self._out.encrypt_into(nonce, plain, None, memoryview(out)[len(head) :])
+        return out
 
     def open(self, box: Buffer) -> bytes:
         self._opened += 1

@@ -13,22 +13,21 @@ but it goes on reading. Rules of this file: plain calls that block, made from on
 
 from __future__ import annotations
 
-import fcntl
-import mmap
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mfd.core.effects import Discard, Fetch, FetchTable, Keep, Store
 from mfd.core.events import Event, Fetched, FetchFailed, KeepFailed, Kept, Stored, StoreFailed
+from mfd.net.files import StoreError, lock, map_file, read_chunks, sync, write_at
 from mfd.net.ledger import Ledger, LedgerError
-from mfd.packet.chunks import Encoding, decode_chunk, encode_chunk
+from mfd.packet.chunks import NEEDS_BASE, Encoding, decode_chunk, encode_chunk
 from mfd.packet.errors import Fault, PacketError
-from mfd.packet.layout import item_bytes_of
+from mfd.packet.layout import Items, Layout
 from mfd.packet.limits import CHUNK_BYTES
 from mfd.packet.objects import Buffer, LayerObject, chunk_digest, chunk_root
 from mfd.packet.task import LayerRef
@@ -42,10 +41,8 @@ FLOOR_SHARE = 20  # ... a twentieth of the disk, whichever is less
 FAST_LINK_BYTES_PER_S = 400_000_000  # above it, coding takes longer than sending raw
 STALE_SECONDS = 7 * 86_400  # a transfer that rested so long is not taken up again
 OPEN_MAX = 64  # objects mapped at once
-
-
-class StoreError(OSError):
-    """The store cannot do what was asked; the sentence says why."""
+MISSES_MAX = 2  # chunks in a row that no encoding made smaller, before ...
+LOOK_AGAIN = 8  # ... only each so many-th is tried
 
 
 @dataclass(eq=False, slots=True)
@@ -64,7 +61,8 @@ class _Whole:
 
     data: memoryview
     chunks: tuple[bytes, ...]
-    widths: list[int] = field(default_factory=list)
+    items: list[Items] = field(default_factory=list)  # what is in each chunk
+    misses: int = 0  # chunks in a row that coding did not make smaller
 
 
 class DiskStore:
@@ -85,7 +83,7 @@ class DiskStore:
                 place.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise StoreError(f"the state folder {folder} cannot be used: {exc}") from exc
-        self._lock = _lock(folder)
+        self._lock = lock(folder)
         try:
             self.ledger = Ledger(folder / "ledger.sqlite")
             self._scan()
@@ -106,7 +104,7 @@ class DiskStore:
             if path.suffix == ".part" or path.stat().st_mtime < oldest:
                 path.unlink()
         for folder in (self.folder, self.folder.parent):
-            _sync(folder)  # the folders made above survive a power cut
+            sync(folder)  # the folders made above survive a power cut
 
     @property
     def incoming(self) -> Path:
@@ -147,10 +145,11 @@ class DiskStore:
             if not 0 <= work.chunk < len(work.chunks):
                 return KeepFailed(work.op, Fault.ORDER)
             if work.chunk in growing.missing:
-                raw = decode_chunk(work.encoding, work.body, raw_bytes=size)
+                base = self._base(work) if work.encoding in NEEDS_BASE else None
+                raw = decode_chunk(work.encoding, work.body, raw_bytes=size, base=base)
                 if chunk_digest(raw) != work.chunks[work.chunk]:
                     return KeepFailed(work.op, Fault.DIGEST)
-                _write_at(growing.path, raw, at)
+                write_at(growing.path, raw, at)
                 growing.missing.discard(work.chunk)
         except PacketError as exc:
             return KeepFailed(work.op, exc.fault)
@@ -173,7 +172,7 @@ class DiskStore:
         path = self.incoming / work.digest.hex()
         missing = set(range(len(work.chunks)))
         if path.exists():
-            found = _read_chunks(path)
+            found = read_chunks(path)
             missing = {i for i in missing if i >= len(found) or found[i] != work.chunks[i]}
         awaited = sum(len(other.missing) for other in self._growing.values())
         if self._free_bytes() - (awaited + len(missing)) * CHUNK_BYTES < self._floor_bytes:
@@ -210,7 +209,7 @@ class DiskStore:
             growing = self._growing.get(digest)
             if growing is None or growing.missing:
                 raise StoreError(f"object {digest.hex()[:16]} is not complete here")
-            _sync(growing.path)
+            sync(growing.path)
         for digest in dict.fromkeys(digests):
             growing = self._growing[digest]
             target = self._place(digest)
@@ -223,7 +222,7 @@ class DiskStore:
             self.objects[digest] = growing.raw_bytes
             self._chunks[digest] = growing.chunks
         for folder in dict.fromkeys(folders):
-            _sync(folder)
+            sync(folder)
 
     def _forget(self, digest: bytes) -> None:
         self._open.pop(digest, None)
@@ -249,8 +248,25 @@ class DiskStore:
             return FetchFailed(work.op, str(exc))
         if work.link_bytes_per_s > FAST_LINK_BYTES_PER_S:
             return Fetched(work.op, Encoding.RAW, raw)
-        encoding, body = encode_chunk(raw, item_bytes=whole.widths[work.chunk])
+        base = self._base(work) if work.base else None
+        if base is None and whole.misses >= MISSES_MAX and work.chunk % LOOK_AGAIN:
+            return Fetched(work.op, Encoding.RAW, raw)
+        items = whole.items[work.chunk]
+        wanted = Encoding.PLANES if base is None else Encoding.DELTA
+        encoding, body = encode_chunk(
+            raw, item_bytes=items.width, floats=items.floats, encoding=wanted, base=base
+        )
+        whole.misses = whole.misses + 1 if encoding is Encoding.RAW else 0
         return Fetched(work.op, encoding, body)
+
+    def _base(self, work: Fetch | Keep) -> Buffer | None:
+        """The chunk of the same index of the base, checked; None where that is not to be had."""
+        with suppress(OSError):
+            whole = self._whole(work.base)
+            raw = whole.data[work.chunk * CHUNK_BYTES : (work.chunk + 1) * CHUNK_BYTES]
+            if len(raw) and chunk_digest(raw) == whole.chunks[work.chunk]:
+                return raw
+        return None
 
     # whole objects
 
@@ -281,12 +297,13 @@ class DiskStore:
             path = self._place(digest) if growing is None else growing.path
             chunks = self._chunks.get(digest) if growing is None else growing.chunks
             if chunks is None:
-                chunks = tuple(_read_chunks(path))
+                chunks = tuple(read_chunks(path))
                 if chunk_root(path.stat().st_size, chunks) != digest:
                     raise StoreError(f"object {digest.hex()[:16]} is damaged on disk")
                 self._chunks[digest] = chunks
-            data = _map(path)
-            whole = _Whole(data, chunks, item_bytes_of(data))
+            data = map_file(path)
+            layout = Layout(data)
+            whole = _Whole(data, chunks, [layout.chunk(at) for at in range(layout.chunks)])
         self._open[digest] = whole
         if len(self._open) > OPEN_MAX:
             self._open.pop(next(iter(self._open)))
@@ -313,7 +330,7 @@ class DiskStore:
             if digest in self.objects or (growing is not None and not growing.missing):
                 part.unlink(missing_ok=True)
                 return
-            chunks, size = tuple(_read_chunks(part)), part.stat().st_size
+            chunks, size = tuple(read_chunks(part)), part.stat().st_size
             if not chunks or size != raw_bytes or chunk_root(size, chunks) != digest:
                 part.unlink()
                 raise StoreError(f"result {digest.hex()[:16]} does not have the digest it claims")
@@ -334,55 +351,3 @@ class DiskStore:
             raise StoreError(self.broken)
         if self._free_bytes() - size < self._floor_bytes:
             raise StoreError("the disk is nearly full")
-
-
-def _lock(folder: Path) -> int:
-    """Lock the folder until the process ends. Raises: StoreError naming who has it."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
-        os.close(descriptor)
-        raise StoreError(
-            f"the state folder {folder} is in use by another peer (process {owner}): "
-            "stop that one, or choose another folder"
-        ) from exc
-    os.truncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
-
-
-def _write_at(path: Path, raw: Buffer, offset: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY)
-    try:
-        view = memoryview(raw)
-        while view:
-            count = os.pwrite(descriptor, view, offset)
-            view, offset = view[count:], offset + count
-    finally:
-        os.close(descriptor)
-
-
-def _sync(path: Path) -> None:
-    """Force a file's or a folder's content to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _map(path: Path) -> memoryview:
-    with path.open("rb") as file:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
-def _read_chunks(path: Path) -> list[bytes]:
-    """Digest each chunk of a file."""
-    with path.open("rb") as file:
-        return [chunk_digest(raw) for raw in iter(_reader(file.read), b"")]
-
-
-def _reader(read: Callable[[int], bytes]) -> Callable[[], bytes]:
-    return lambda: read(CHUNK_BYTES)

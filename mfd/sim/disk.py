@@ -54,7 +54,8 @@ class Disk:
         start = keep.chunk * CHUNK_BYTES
         size = min(CHUNK_BYTES, keep.raw_bytes - start)
         try:
-            raw = decode_chunk(keep.encoding, keep.body, raw_bytes=size)
+            base = self._base(keep.base, keep.chunk)
+            raw = decode_chunk(keep.encoding, keep.body, raw_bytes=size, base=base)
         except PacketError as error:
             return error.fault
         if blake3(raw).digest() != keep.chunks[keep.chunk]:
@@ -108,12 +109,19 @@ class Disk:
         """Return the chunk digests of an object, joined."""
         return b"".join(_digests(self.read(digest)))
 
-    def chunk(self, digest: bytes, number: int) -> tuple[int, Buffer]:
-        """Return (encoding, body) of one chunk for the wire."""
+    def _base(self, digest: bytes, number: int) -> bytes | None:
+        """One chunk of an object that another builds upon, if it is here."""
+        data = b"" if digest in self.rotten else self.objects.get(digest, b"")
+        return data[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES] or None
+
+    def chunk(self, digest: bytes, number: int, base: bytes = b"") -> tuple[int, Buffer]:
+        """Return (encoding, body) of one chunk for the wire, as a difference where that pays."""
         data = self.read(digest)
         raw = memoryview(data)[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
         item = item_bytes_at(data, number)
-        return encode_chunk(raw, item_bytes=item, encoding=self.encoding)
+        under = self._base(base, number)
+        encoding = self.encoding if under is None else Encoding.DELTA
+        return encode_chunk(raw, item_bytes=item, encoding=encoding, base=under)
 
     def discard(self, digest: bytes) -> None:
         """Forget a growing object."""

@@ -144,7 +144,7 @@ class Host:
         self.world.happen(self, answer, FSYNC_US * self.slow // 8)
 
     def _fetch(self, fetch: Fetch) -> None:
-        read = partial(self.disk.chunk, fetch.digest, fetch.chunk)
+        read = partial(self.disk.chunk, fetch.digest, fetch.chunk, fetch.base)
         self.world.happen(self, _fetched(fetch.op, read), FETCH_US)
 
     def _fetch_table(self, fetch: FetchTable) -> None:

@@ -20,9 +20,9 @@ class _Box:
         self._out, self._into = out, into
         self._sealed = self._opened = 0
 
-    def seal(self, plain: Buffer) -> bytes:
+    def seal(self, plain: Buffer, head: bytes = b"") -> bytes:
         self._sealed += 1
-        return bytes(plain) + _tag(self._out, self._sealed, plain)
+        return head + bytes(plain) + _tag(self._out, self._sealed, plain)
 
     def open(self, box: Buffer) -> bytes:
         self._opened += 1

@@ -45,7 +45,7 @@ class Node:
         self.ctx = Context(signer=self.key, verify=sim_verify, config=config, seed=name.encode())
         self.routes = Routes(self.id, config, signer=self.key, verify=sim_verify, boot=1)
         self.seeker = Seeker(self.ctx, lambda: self.routes)
-        trails = ways.Trails(self.ctx, self.seeker)
+        trails = ways.Trails(self.ctx, self.seeker, lambda: self.routes)
         self.circuits = Circuits(self.ctx, self._next_hop, self._accept, trails)
         self.ears: list[Ear] = []
         self.links: dict[int, str] = {}

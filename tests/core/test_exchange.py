@@ -11,11 +11,11 @@ from mfd.core.config import Config
 from mfd.core.effects import Discard, Fetch, FetchTable, Keep, Send
 from mfd.core.events import Fetched, KeepFailed, Kept
 from mfd.core.exchange import Exchange
-from mfd.core.frames import Class, ResetCode, Via
-from mfd.core.intake import CHUNK_HEAD, OBJECT_HEAD
+from mfd.core.frames import Class, Opened, ResetCode, Via
+from mfd.core.intake import CHUNK_HEAD, OBJECT_HEAD, Bases
 from mfd.packet.chunks import Encoding
 from mfd.packet.limits import CHUNK_BYTES
-from mfd.packet.objects import LayerObject, pack_layer
+from mfd.packet.objects import LayerObject, pack_layer, unpack_layer
 from mfd.sim.disk import Disk
 from tests.core.circuit_world import Ear, Line
 
@@ -48,6 +48,7 @@ class Pair(Line):
         self.discarded: list[bytes] = []
         self.held_bytes = 0
         self.stop_keeping = False
+        self.bases: dict[bytes, bytes] = {}  # what a builds upon
 
     def via(self, peer: bytes, cls: Class) -> Via:
         name = next(n for n, node in self.nodes.items() if node.id == peer)
@@ -71,8 +72,8 @@ class Pair(Line):
     def answer(self, name: str, effect: object) -> None:
         node, disk = self.nodes[name], self.disks[name]
         match effect:
-            case Fetch(op=op, digest=digest, chunk=chunk):
-                node.ctx.answer(Fetched(op, *disk.chunk(digest, chunk)))
+            case Fetch(op=op, digest=digest, chunk=chunk, base=base):
+                node.ctx.answer(Fetched(op, *disk.chunk(digest, chunk, base)))
             case FetchTable(op=op, digest=digest):
                 node.ctx.answer(Fetched(op, 0, disk.table(digest)))
             case Keep(op=op) if not self.stop_keeping:
@@ -83,14 +84,21 @@ class Pair(Line):
                 self.discarded.append(digest)
                 disk.discard(digest)
 
-    def ship(self, *objects: LayerObject) -> dict[str, list[object]]:
+    def ship(self, *objects: LayerObject, named: Bases | None = None) -> dict[str, list[object]]:
         out: dict[str, list[object]] = {"sent": [], "came": [], "lost": [], "failed": []}
         wanted = tuple((o.digest, o.raw_bytes) for o in objects)
         for o in objects:
             self.disks["a"].add(o)
-        self.exchanges["c"].expect(CLAIM, wanted, out["came"].append, out["lost"].append)
+        self.exchanges["c"].expect(
+            CLAIM, wanted, out["came"].append, out["lost"].append, bases=named
+        )
         self.exchanges["a"].ship(
-            self.nodes["c"].id, CLAIM, wanted, out["sent"].append, out["failed"].append
+            self.nodes["c"].id,
+            CLAIM,
+            wanted,
+            out["sent"].append,
+            out["failed"].append,
+            bases=self.bases,
         )
         return out
 
@@ -281,3 +289,66 @@ def test_what_another_intake_writes_too_is_not_discarded() -> None:
     exchange.cancel(CLAIM)
     pair.collect()
     assert pair.discarded == [LARGE.digest]
+
+
+NEWER = pack_layer(
+    {"w": unpack_layer(LARGE.tobytes())["w"].array() * np.float32(1.0001)}
+)  # one step of training later
+BASES = {NEWER.digest: (SMALL.digest, LARGE.digest)}
+
+
+def based(*holders: str) -> tuple[Pair, dict[str, list[object]]]:
+    """A newer version of LARGE goes from a to c; those named hold the older one."""
+    pair = Pair()
+    for name in holders:
+        pair.disks[name].objects[LARGE.digest] = LARGE.tobytes()
+    pair.bases = {NEWER.digest: LARGE.digest}
+    return pair, pair.ship(NEWER, named=BASES)
+
+
+def test_a_difference_travels_where_both_ends_hold_the_base() -> None:
+    """Rules: T-28"""
+    whole = Pair()
+    plain = whole.ship(NEWER)
+    whole.settle()
+    pair, out = based("a", "c")
+    pair.settle()
+    assert bytes(pair.disks["c"]._growing[NEWER.digest]) == NEWER.tobytes()
+    assert out["sent"] == out["came"]
+    assert out["sent"][0] < 0.6 * plain["sent"][0]
+
+
+def test_a_sender_whose_base_has_gone_sends_chunks_as_without_one() -> None:
+    """Rules: T-28"""
+    pair, out = based("c")
+    pair.settle()
+    assert bytes(pair.disks["c"]._growing[NEWER.digest]) == NEWER.tobytes()
+    assert out["sent"] == out["came"]
+
+
+def test_a_base_that_nobody_named_is_refused() -> None:
+    """Rules: T-28"""
+    pair = Pair()
+    circuit, lost = pair.hostile(LARGE)
+    head = table(LARGE)
+    circuit.send(b"\3" + head[1 : OBJECT_HEAD.size] + SMALL.digest + head[OBJECT_HEAD.size :])
+    pair.settle()
+    assert len(lost) == 1
+    assert "a base that was not named" in lost[0]
+
+
+def test_a_receiver_whose_base_has_gone_takes_the_rest_without_it() -> None:
+    """Rules: T-29"""
+    pair, out = based("a", "c")
+    while len(pair.keeps) < 2:
+        assert pair.step()
+    del pair.disks["c"].objects[LARGE.digest]
+    pair.settle()
+    assert not out["sent"]
+    pair.wait(1_300_000)
+    pair.settle()
+    assert bytes(pair.disks["c"]._growing[NEWER.digest]) == NEWER.tobytes()
+    assert len(out["sent"]) == len(out["came"]) == 1
+    assert out["failed"] == out["lost"] == []
+    heads = [value for _, value in pair.frames if isinstance(value, Opened)]
+    assert [msgpack.unpackb(h.handshake) for h in heads][-1] == [0, 2, True]

@@ -22,7 +22,7 @@ KEY = SimKey(b"a")
 ID, NONCE = bytes(range(32)), bytes(range(16))
 BODIES: dict[Kind, tuple] = {
     Kind.OFFER: (ID, [0, ID], 1, b"g", b"p", b"m", b"s", [b"c1", b"c2"], 5),
-    Kind.ACCEPT: (ID, NONCE, [ID]),
+    Kind.ACCEPT: (ID, NONCE, [ID], [[ID]]),
     Kind.REFUSE: (ID, 1, 0, "no room"),
     Kind.STORED: (ID, NONCE, ID),
     Kind.GRANT: (ID, NONCE, b"certificate"),
@@ -93,6 +93,9 @@ def test_a_signature_holds_for_one_kind_and_one_network() -> None:
         (Kind.ACCEPT, 1, bytes(17)),
         (Kind.ACCEPT, 2, [b"short"]),
         (Kind.ACCEPT, 2, [ID] * 257),
+        (Kind.ACCEPT, 3, [ID]),
+        (Kind.ACCEPT, 3, [[ID] * 5]),
+        (Kind.ACCEPT, 3, [[]] * 257),
         (Kind.REFUSE, 1, True),
         (Kind.REFUSE, 3, b"bytes"),
         (Kind.PROGRESS, 4, []),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mfd.net.store import DiskStore, StoreError
 from mfd.packet.chunks import Encoding, decode_chunk
 from mfd.packet.errors import Fault
 from mfd.packet.limits import CHUNK_BYTES
-from mfd.packet.objects import LayerObject, object_digest, pack_layer
+from mfd.packet.objects import LayerObject, object_digest, pack_layer, unpack_layer
 from mfd.packet.task import LayerRef
 
 
@@ -108,6 +109,42 @@ def test_a_growing_object_is_taken_up_after_a_restart(store: DiskStore) -> None:
         assert store.perform(effect) == Kept(1)
     assert store.perform(Store(2, objects=(BIG.digest,))) == Stored(2)
     assert content(store, BIG) == BIG.tobytes()
+
+
+def test_a_difference_is_made_and_read_where_the_base_is_whole(
+    store: DiskStore, tmp_path: Path
+) -> None:
+    """A base that is damaged, or not here, is none: the sender goes without, the reader says so.
+
+    Rules: T-28, T-29
+    """
+    tensors = unpack_layer(BIG.tobytes())
+    newer = pack_layer({n: t.array() * np.float32(1.0001) for n, t in tensors.items()})
+    other = DiskStore(tmp_path / "other", floor_bytes=0)
+    for made in (store, other):
+        keep(made, BIG)
+        made.perform(Store(1, objects=(BIG.digest,)))
+    keep(store, newer)
+    got = store.perform(Fetch(2, newer.digest, 0, 0, BIG.digest))
+    assert isinstance(got, Fetched)
+    assert got.encoding is Encoding.DELTA
+    assert len(got.body) < 0.6 * CHUNK_BYTES
+    effect = Keep(
+        *(3, newer.digest, newer.raw_bytes, 0, newer.chunks),
+        *(got.encoding, bytes(got.body), BIG.digest),
+    )
+    assert other.perform(replace(effect, base=bytes(32))) == KeepFailed(3, Fault.BASE)
+    assert other.perform(effect) == Kept(3)
+    for made in (store, other):
+        with made._place(BIG.digest).open("r+b") as file:
+            file.seek(100_000)
+            file.write(b"rot")
+    plain = store.perform(Fetch(4, newer.digest, 0, 0, BIG.digest))
+    assert isinstance(plain, Fetched)
+    assert plain.encoding is not Encoding.DELTA
+    other.perform(Discard(newer.digest))
+    assert other.perform(effect) == KeepFailed(3, Fault.BASE)
+    other.close()
 
 
 def test_encoded_chunks_travel_smaller_and_arrive_equal(store: DiskStore, tmp_path: Path) -> None:

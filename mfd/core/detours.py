@@ -1,0 +1,48 @@
+"""First hops over which a peer was not reached lately, so that the next try takes another one.
+
+Rules of this file: it remembers and chooses; a way that failed is better than none.
+Source: spec/transfer.md, T-30.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mfd.core.context import Context
+from mfd.core.frames import Via
+
+__all__ = ["Detours", "Onward"]
+
+Onward = tuple[int, Via | None, tuple[bytes, ...]]  # link, promise, rest of the route
+Way = tuple[Onward, bool]  # and whether SEEK has found it
+
+TARGETS_MAX = 256
+
+
+class Detours:
+    """What failed, by peer and link."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._failed: dict[bytes, dict[int, int]] = {}  # peer -> link -> until when
+
+    def failed(self, target: bytes, link: int) -> None:
+        """A circuit to a peer, over this link, broke or did not come to stand."""
+        links = self._failed.pop(target, {})
+        links[link] = self._ctx.now_us + self._ctx.config.detour_us
+        self._failed[target] = links  # the newest last
+        if len(self._failed) > TARGETS_MAX:
+            del self._failed[next(iter(self._failed))]
+
+    def choose(self, target: bytes, ways: Iterable[Way]) -> Way | None:
+        """Return the first way over a link that has not failed; else the very first, if any."""
+        now_us = self._ctx.now_us
+        avoid = {
+            link for link, until_us in self._failed.get(target, {}).items() if until_us > now_us
+        }
+        first: Way | None = None
+        for way in ways:
+            if way[0][0] not in avoid:
+                return way
+            first = first or way
+        return first
