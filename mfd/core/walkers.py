@@ -34,6 +34,14 @@ class Walkers:
     def __iter__(self) -> Iterator[Walker]:
         return iter(list(self._walkers.values()))
 
+    def any(self, test: Callable[[Walker, bytes], bool]) -> bool:
+        """Say whether something holds of any walker and this peer's id."""
+        me = self._ctx.me
+        for walker in self._walkers.values():  # noqa: SIM110 - after every event: no generator
+            if test(walker, me):
+                return True
+        return False
+
     @property
     def broken(self) -> str:
         """Why the disk takes nothing more; empty: it does."""

@@ -20,7 +20,7 @@ from heapq import heappop, heappush
 
 from mfd.core.custody import Role
 from mfd.core.frames import Class
-from mfd.core.routetable import Route
+from mfd.core.routestate import Route
 from mfd.sim import insight
 from mfd.sim.checks.custody import OWNERS, Custody
 from mfd.sim.violation import Violation
