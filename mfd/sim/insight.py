@@ -19,6 +19,7 @@ __all__ = [
     "Sigma",
     "chosen_advert",
     "circuits",
+    "counter",
     "delivered",
     "feasibility",
     "links",
@@ -60,7 +61,12 @@ def members(peer: Peer) -> Membership:
 
 def delivered(peer: Peer) -> int:
     """Return how many rumours a peer has taken from others in this life."""
-    return int(_inner(peer)._ctx.counters.get("rumours_heard", 0))
+    return counter(peer, "rumours_heard")
+
+
+def counter(peer: Peer, name: str) -> int:
+    """Return one of the counters that a peer shows its owner."""
+    return int(_inner(peer)._ctx.counters.get(name, 0))
 
 
 def names(peer: Peer) -> list[str]:

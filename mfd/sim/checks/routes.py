@@ -87,9 +87,8 @@ class Routing:
         if host.name in self._liars:
             return
         for effect in effects:
-            if type(effect) is Send and len(effect.frame) == 1:
-                if effect.frame[0][0] in (UPDATE_TYPE, REQUEST_TYPE):
-                    self._said(host, view, effect.frame[0])
+            if type(effect) is Send and effect.frame[0][0] in (UPDATE_TYPE, REQUEST_TYPE):
+                self._said(host, view, effect.frame[0])
         if view.entries > view.warranted + CHURN_SLACK:
             raise self._violation(
                 "R4", f"{host.name} has told {view.entries} changes; {view.warranted} are warranted"
