@@ -5,7 +5,9 @@
 
 The very core of every peer on a virtual clock, in an open network of degree 6. Heartbeats are
 abstracted: a silent end is found out after a drawn time, 6 to 10 s, as heartbeats would find it.
-A round of a broadcast is a hop of the rumour that came first. Exit code 1 where a bound is missed.
+Links take 2 to 32 ms; a round is what the slowest takes, as usual where delays differ. The longest
+way that a rumour came is told too: it may have more hops, over quick links. Exit code 1 where a
+bound is missed.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from mfd.sim.scenario import NEVER_US
 from mfd.sim.world import World
 
 ROUNDS_MAX = 9
+ROUND_US = 35_200  # 32 ms, and a tenth of jitter
+SLICE_S = 0.005
 SHARE_MIN = 0.999
 SPREAD_S = 10.0  # of the joining
 JOIN_S = 60.0  # at most, after that
@@ -44,7 +48,8 @@ class Heard:
     """One broadcast."""
 
     share: float  # of the peers that are on
-    rounds: int
+    rounds: int  # until the last had it
+    hops: int  # of the longest way
     twice: float  # copies that were not needed, a peer
 
 
@@ -98,11 +103,19 @@ class Mass:
         members.tidings.spread(Kind.RECLAIM, words, words)
         (ident,) = members.gossip.held.keys() - before
         self.world.deliver(host, host.life, Ticked())
-        self.world.run(seconds=TALK_S)
+        start_us, last_us = self.world.now_us, 0
         peers = [insight.members(h.peer).gossip for h in self.on if h.peer is not None]
+        waiting = peers
+        while waiting and self.world.now_us < start_us + TALK_S * 1e6:
+            self.world.run(seconds=SLICE_S)
+            left = [gossip for gossip in waiting if ident not in gossip.seen]
+            last_us = self.world.now_us if len(left) < len(waiting) else last_us
+            waiting = left
+        self.world.run(seconds=TALK_S)
         hops = [gossip.held[ident].hops for gossip in peers if ident in gossip.held]
         twice = (self._known_twice() - known) / len(peers)
-        return Heard(len(hops) / len(peers), max(hops), twice)
+        rounds = -(-(last_us - start_us) // ROUND_US)
+        return Heard(len(hops) / len(peers), rounds, max(hops), twice)
 
     def _known_twice(self) -> int:
         return sum(insight.counter(h.peer, "rumours_known") for h in self.on if h.peer is not None)
@@ -153,8 +166,8 @@ def measure(peers: int, seed: int) -> int:
     for number in range(BROADCASTS):
         heard = mass.say(number)
         missed += row(
-            f"broadcast {number + 1}: reached, rounds, needless copies a peer",
-            f"{heard.share:.2%}, {heard.rounds}, {heard.twice:.2f}",
+            f"broadcast {number + 1}: reached, rounds (hops), needless copies a peer",
+            f"{heard.share:.2%}, {heard.rounds} ({heard.hops}), {heard.twice:.2f}",
             f"100 %, <= {ROUNDS_MAX}",
             met=heard.share == 1.0 and heard.rounds <= ROUNDS_MAX,
         )
