@@ -110,6 +110,7 @@ class Wires:
     links: dict[int, Link] = field(default_factory=dict)  # with an end that stands
     weather: Weather = field(default_factory=Weather)
     anywhere: bool = False  # every host can dial every other one
+    anywhere_us: tuple[int, int] = (2_000, 32_000)  # over wires that take so long, drawn
     addresses: dict[str, str] = field(default_factory=dict)  # host:port -> host
     detect_us: tuple[int, int] | None = None  # heartbeats abstracted: when silence is found out
     on_frame: Callable[[Link, int, bytes], None] | None = None  # for whoever taps wires
@@ -181,7 +182,8 @@ class Wires:
         other = self.world.hosts.get(name)
         wires = self.between(host.name, name) if other is not None else []
         if not wires and self.anywhere and other is not None and other is not host:
-            latency_us = 2_000 + self._jitter.below(30_000)
+            low_us, high_us = self.anywhere_us
+            latency_us = low_us + self._jitter.below(high_us - low_us)
             wires = [
                 self.lay(host.name, name, latency_us=latency_us, bytes_per_s=12.5e6, by_hand=False)
             ]
