@@ -3,6 +3,7 @@
     python benchmarks/overlay.py                  every row, in a few minutes
     python benchmarks/overlay.py speed campaign   some rows
     python benchmarks/overlay.py campaign --seeds 1000 --jobs 2
+    python benchmarks/overlay.py custody --minutes 20 --jobs 2
 
 Rates are events handled by peers in a second of CPU time of one core: other work on the machine
 lowers them through its caches, but does not count itself in. An event is a frame, an alarm, an
@@ -27,6 +28,7 @@ from mfd.sim.swarm import swarm
 from mfd.topology import make
 
 SEED = 1
+HANDOVERS = 1_000_000
 CAMPAIGN_SECONDS, CAMPAIGN_SEEDS, CAMPAIGN_JOBS = 600, 1000, 2
 
 
@@ -105,6 +107,53 @@ def campaign(args: argparse.Namespace) -> None:
     row("circles in next hops / changes of them", f"0 / {changes:,}", "0 / 10^6")
 
 
+def _travel(seed: int) -> tuple[Outcome, float]:
+    """Walkers that hardly train, so that nearly all they do is change hands."""
+    faults = "crash=2,cut=2,half=1,pause=1,amnesia=0.2,loss=1%,partition@20s-35s=0.5"
+    scenario = Scenario(
+        make("small-world", 10, seed),
+        seed=seed,
+        faults=parse(faults),
+        seconds=60.0,
+        calm=0.0,
+        walkers=8,
+        laps=200,
+        layers=2,
+        training=0.02,
+        holders=6,
+        config=SWARM_CONFIG,
+    )
+    return timed(scenario, checks=True)
+
+
+def custody(args: argparse.Namespace) -> None:
+    """Hand-overs among crashes, cuts, a partition and lost disks, watched by every checker."""
+    start, done = perf_counter(), list[tuple[Outcome, float]]()
+    with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
+        for pair in pool.imap(_travel, range(args.first, args.first + HANDOVERS)):
+            done.append(pair)
+            if not pair[0].sound:
+                print(f"  seed {pair[0].seed}: {pair[0].violation}", flush=True)
+            enough = sum(outcome.handovers for outcome, _ in done) >= HANDOVERS
+            if enough or perf_counter() - start > args.minutes * 60:
+                break
+        pool.terminate()
+    outcomes = [outcome for outcome, _ in done]
+    broken = sum(not outcome.sound for outcome in outcomes)
+    handovers, cpu = sum(o.handovers for o in outcomes), sum(seconds for _, seconds in done)
+    row(
+        f"hand-overs in {len(done)} seeds from {args.first} on",
+        f"{handovers:,}, {handovers / cpu:,.0f}/CPU s",
+        "10^6",
+        met=handovers >= HANDOVERS,
+    )
+    row("  lost, forked silently or otherwise broken", f"{broken} seeds", "0", met=not broken)
+    excused = sum(o.excused for o in outcomes)
+    row("  lost with every copy that was promised", str(excused), "")
+    reissued, fenced = sum(o.reissued for o in outcomes), sum(o.fenced for o in outcomes)
+    row("  re-issued, and fenced", f"{reissued}, {fenced}", "")
+
+
 def ablations(_: argparse.Namespace) -> None:
     """How many rules can be taken away without a checker noticing."""
     caught = 0
@@ -153,6 +202,7 @@ ROWS: dict[str, Callable[[argparse.Namespace], None]] = {
     "speed": speed,
     "ablations": ablations,
     "campaign": campaign,
+    "custody": custody,
     "large": large,
 }
 
@@ -162,6 +212,8 @@ def main() -> int:
     parser.add_argument("rows", nargs="*", choices=[[], *ROWS], help="default: all")
     parser.add_argument("--seeds", type=int, default=40, help="of the campaign")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=2.0, help="of custody, at most")
+    parser.add_argument("--first", type=int, default=0, help="seed of custody")
     parser.add_argument("--peers", type=int, default=10_000, help="of the large world")
     args = parser.parse_args()
     print(f"python benchmarks/overlay.py {' '.join(sys.argv[1:])}; worlds of seed {SEED}")

@@ -29,7 +29,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mfd.core.config import Config
 from mfd.core.frames import Class, Found, Seek, Update
 from mfd.core.names import peer_name
-from mfd.core.routetable import RouteTable, State
+from mfd.core.routestate import State
+from mfd.core.routetable import RouteTable
 from tests.core.routing_world import SECOND, World
 from tests.core.seek_world import SeekWorld
 

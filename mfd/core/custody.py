@@ -67,6 +67,9 @@ class Role(Enum):
     DONE = "done"
 
 
+_OWN, _SHADOW, _RELEASED = Role.OWN, Role.SHADOW, Role.RELEASED  # asked for after every event
+
+
 @dataclass(frozen=True, slots=True)
 class Version:
     """A manifest as signed bytes, and what it says."""
@@ -298,6 +301,7 @@ def shadows_after(walker: Walker, me: bytes, unreleased: tuple[bytes, ...]) -> t
 
 def must_be_found(walker: Walker, me: bytes) -> bool:
     """Say whether somebody has to find this peer: as owner, shadow, next custodian or home."""
-    if walker.role in (Role.OWN, Role.SHADOW) or walker.held is not None:
+    role = walker.role
+    if role is _OWN or role is _SHADOW or walker.held is not None:
         return True
-    return walker.plan.home == me and walker.role is Role.RELEASED
+    return role is _RELEASED and walker.plan.home == me

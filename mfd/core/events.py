@@ -92,7 +92,7 @@ class Written:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # made for every frame: a frozen one takes twice as long
 class Received:
     """One whole frame. The buffer may be reused once its effects are carried out."""
 

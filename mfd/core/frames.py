@@ -105,7 +105,7 @@ class Bye:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Update:
     """Routing news; the entries are routing's business."""
 
@@ -133,7 +133,7 @@ class Found:
     body: Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Member:
     """Membership and gossip; the body is read by mfd.core.memberframes."""
 
@@ -166,7 +166,7 @@ class Opened:
     rate: int  # bytes/s of the narrowest link behind, 0 where not measured
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # made for every frame of bulk: a frozen one takes twice as long
 class Data:
     """Payload, at most what the credit allows."""
 

@@ -147,13 +147,14 @@ class Peer:
 
         Raises: CommandFailed for a local command that cannot be carried out; nothing else.
         """
-        self._ctx.now_us = max(now_us, self._ctx.now_us)
-        self._ctx.run_timers()
+        ctx = self._ctx
+        ctx.now_us = max(now_us, ctx.now_us)
+        ctx.run_timers()
         try:
             self._dispatch(event)
         finally:
             self._settle()
-        return self._ctx.take()
+        return ctx.take()
 
     def deadline_us(self) -> int | None:
         """When to call `handle(Ticked(), ...)` at the latest."""
@@ -163,10 +164,10 @@ class Peer:
         match event:
             case Received(link=link, frame=buffer):
                 self._received(link, buffer)
-            case Written(link=link, size=size):
-                self._circuits.written(link, size)
             case Ticked():
                 pass  # the timers have run
+            case Written(link=link, size=size):
+                self._circuits.written(link, size)
             case (Stored() | StoreFailed() | Fetched() | FetchFailed() | Kept() | KeepFailed()) | (
                 Learned() | LearnFailed()
             ):
@@ -203,20 +204,23 @@ class Peer:
 
     def _settle(self) -> None:
         """After every event: announce ourselves while walkers depend on us, send routing news."""
-        if self._routes is None:
+        routes, now_us = self._routes, self._ctx.now_us
+        if routes is None:
             return
         wanted = self._walkers.depend_on_us
         if wanted != self._announced:
             self._announced = wanted
             if wanted:
-                self._routes.hold(peer_name(self.id), 0, self._ctx.now_us)
+                routes.hold(peer_name(self.id), 0, now_us)
             else:
-                self._routes.unhold(peer_name(self.id), self._ctx.now_us)
-        self._journey.appeared(self._routes.take_appeared())
-        for link, frame in self._routes.outgoing(self._ctx.now_us):
+                routes.unhold(peer_name(self.id), now_us)
+        appeared = routes.take_appeared()
+        if appeared:
+            self._journey.appeared(appeared)
+        for link, frame in routes.outgoing(now_us):
             if link in self._members.neighbours:
                 self._ctx.send(link, encode_frame(frame))
-        due_us = self._routes.deadline_us()
+        due_us = routes.deadline_us()
         if due_us is not None and due_us != self._routes_due_us:
             self._routes_due_us = due_us
             self._ctx.at(due_us, lambda: None)  # waking is enough: `_settle` follows every event

@@ -10,96 +10,37 @@ Source: spec/routing.md, sections "Selection" and "Advertising"; RFC 8966 sectio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 from mfd.core.config import Config
 from mfd.core.frames import Class
+from mfd.core.routestate import (
+    ALL_CLASSES,
+    CLASSES,
+    DETOUR,
+    LOST,
+    METRIC_MAX,
+    NOTHING,
+    STARVING,
+    Key,
+    Neighbour,
+    Route,
+    State,
+    Want,
+    Ways,
+    by_class,
+    is_nearer,
+    onward,
+)
 from mfd.core.sources import Record
 
-__all__ = [
-    "DETOUR",
-    "ENTRIES_MAX",
-    "HOPS_MAX",
-    "LOST",
-    "METRIC_MAX",
-    "STARVING",
-    "Distance",
-    "Key",
-    "Neighbour",
-    "Route",
-    "RouteTable",
-    "State",
-    "Want",
-    "is_nearer",
-]
+__all__ = ["ENTRIES_MAX", "RouteTable"]
 
-METRIC_MAX = 1 << 31  # anything above is out of reach
-HOPS_MAX = 255
 ENTRIES_MAX = 512  # in one UPDATE
 BODY_BYTES_MAX = 48 << 10
-DETOUR, LOST, STARVING = range(3)  # a longer way than need be; one holder; the whole name
 ENTRY_OVERHEAD_BYTES = 32  # MessagePack heads and numbers of one entry, at most
-
-Key = tuple[str, bytes]  # (name, holder)
-Distance = tuple[int, int]  # (seqno, metric)
-Told = tuple[tuple[int, int, int] | None, ...]  # by class: (seqno, metric, hops)
-Asked = tuple[int, int, int]  # a request for a newer seqno: seqno, when, link
-NOTHING: Told = (None,) * len(Class)
-
-
-class Route(NamedTuple):
-    """A neighbour's advertisement (metric and hops are the neighbour's), or a selected route."""
-
-    link: int | None  # None: this peer is the holder
-    record: Record
-    metric: int
-    hops: int
-
-
-class Want(NamedTuple):
-    """An infeasible advertisement that would be used if its holder raised its seqno."""
-
-    metric: int
-    holder: bytes
-    cls: Class
-    link: int
-
-
-def _by_class() -> list[Any]:
-    return [None] * len(Class)
-
-
-@dataclass(slots=True)
-class State:
-    """All that is known of one source; lists are indexed by class."""
-
-    newest: Record
-    until_us: int  # routes end here
-    forget_us: int  # feasibility distances end here
-    adverts: dict[int, list[Route | None]] = field(default_factory=dict)  # by link
-    best: list[Route | None] = field(default_factory=_by_class)  # selected
-    offer: list[Route | None] = field(default_factory=_by_class)  # selected and not pruned
-    feasibility: list[Distance | None] = field(default_factory=_by_class)
-    asked: list[Asked | None] = field(default_factory=_by_class)
-
-
-@dataclass(slots=True)
-class Neighbour:
-    """One link."""
-
-    peer: bytes
-    cost: tuple[int, ...]  # by class
-    names: dict[str, int] = field(default_factory=dict)  # live adverts from there, per name
-    adverts: int = 0
-    told: dict[Key, Told] = field(default_factory=dict)
-    dirty: dict[Key, int] = field(default_factory=dict)  # what may have to be told -> when
-
-
-def is_nearer(distance: Distance, than: Distance) -> bool:
-    """Say whether (seqno, metric) is strictly better: newer, or as new and smaller."""
-    return (-distance[0], distance[1]) < (-than[0], than[1])
+NO_WAYS: tuple[Ways, ...] = ([], [])
 
 
 class RouteTable:
@@ -116,11 +57,13 @@ class RouteTable:
 
     def find(self, name: str, holder: bytes) -> State | None:
         """Return what is known of a source."""
-        return self.names.get(name, {}).get(holder)
+        states = self.names.get(name)
+        return None if states is None else states.get(holder)
 
     def wake(self, due_us: int) -> None:
         """Remember that something is to be done then."""
-        self.wake_us = due_us if self.wake_us is None else min(self.wake_us, due_us)
+        if self.wake_us is None or due_us < self.wake_us:
+            self.wake_us = due_us
 
     # links
 
@@ -135,14 +78,20 @@ class RouteTable:
     def link_down(self, link: int) -> dict[str, list[bytes]]:
         """Forget a neighbour; return the sources that lost an advertisement, by name."""
         gone = self.links.pop(link, None)
-        return {
-            name: [h for h, state in self.names[name].items() if state.adverts.pop(link, None)]
-            for name in (gone.names if gone else ())
-        }
+        lost: dict[str, list[bytes]] = {}
+        for name in gone.names if gone else ():
+            holders = lost[name] = []
+            for holder, state in self.names[name].items():
+                if state.adverts.pop(link, None):
+                    state.nearer = None
+                    holders.append(holder)
+        return lost
 
     def mark(self, neighbour: Neighbour, key: Key, due_us: int) -> None:
         """Let a neighbour be told of a source by then, if there is news."""
-        neighbour.dirty[key] = min(neighbour.dirty.get(key, due_us), due_us)
+        before_us = neighbour.dirty.get(key)
+        if before_us is None or due_us < before_us:
+            neighbour.dirty[key] = due_us
         self.wake(due_us)
 
     # sources
@@ -169,7 +118,7 @@ class RouteTable:
         if state is not None and link in state.adverts:
             return True
         known = record.name in self.names
-        per_name = len(Class) * config.sources_per_name  # an honest neighbour never says more
+        per_name = len(CLASSES) * config.sources_per_name  # an honest neighbour never says more
         return (
             neighbour.adverts < config.adverts_per_link_max
             and neighbour.names.get(record.name, 0) < per_name
@@ -182,9 +131,10 @@ class RouteTable:
         name = state.newest.name
         neighbour = self.links[link]
         if link not in state.adverts:
-            state.adverts[link] = _by_class()
+            state.adverts[link] = by_class()
             neighbour.adverts += 1
             neighbour.names[name] = neighbour.names.get(name, 0) + 1
+        state.nearer = None
         adverts = state.adverts[link]
         adverts[:] = [new or old for new, old in zip(said, adverts, strict=True)]
 
@@ -193,7 +143,8 @@ class RouteTable:
         adverts = state.adverts.get(link)
         if adverts is None:
             return
-        for cls in Class:
+        state.nearer = None
+        for cls in CLASSES:
             if mask >> cls & 1:
                 adverts[cls] = None
         if not any(adverts):
@@ -216,29 +167,38 @@ class RouteTable:
         limit, said = state.feasibility[cls], (told.record.seqno, told.metric)
         if limit is None or is_nearer(said, limit):
             state.feasibility[cls] = said
+            state.nearer = None
 
-    def reachable(self, state: State, cls: Class) -> Iterator[tuple[int, int, Route]]:
-        """Yield (metric from here, link, advertisement) for each neighbour that advertises it."""
+    def reachable(self, state: State, cls: Class) -> Ways:
+        """Return (metric from here, link, advertisement) for each neighbour that advertises it."""
+        found = []
         for link, adverts in state.adverts.items():
             advert = adverts[cls]
             if advert is not None:
                 metric = advert.metric + self.links[link].cost[cls]
                 if metric <= METRIC_MAX:
-                    yield metric, link, advert
+                    found.append((metric, link, advert))
+        return found
 
-    def select(self, state: State, cls: Class) -> None:
-        """Choose the nearest feasible route; of equals the present one, then the lowest link."""
+    def select(self, state: State, cls: Class) -> bool:
+        """Choose the nearest feasible route; of equals the present one, then the lowest link.
+
+        Return whether that has changed anything.
+        """
+        state.nearer = None
         now = state.best[cls]
         here = now.link if now else None
-        least = min(
-            (
-                (metric, link != here, link, advert)
-                for metric, link, advert in self.reachable(state, cls)
-                if self.feasible(state, cls, advert)
-            ),
-            default=None,
-        )
-        state.best[cls] = None if least is None else _onward(least[0], least[2], least[3])
+        least: tuple[int, bool, int] | None = None
+        chosen: Route | None = None
+        for metric, link, advert in self.reachable(state, cls):
+            rank = (metric, link != here, link)
+            if (least is None or rank < least) and self.feasible(state, cls, advert):
+                least, chosen = rank, advert
+        if least is None or chosen is None:
+            state.best[cls] = None
+            return now is not None
+        best = state.best[cls] = onward(least[0], least[2], chosen)
+        return best != now
 
     def order(self, route: Route) -> tuple[Any, ...]:
         """The ranking of sources, the same at every peer: two orders side by side never settle."""
@@ -250,29 +210,41 @@ class RouteTable:
         best = [state.best[cls] for state in states]
         return sorted((route for route in best if route is not None), key=self.order)
 
-    def settle(self, name: str, changed: Iterable[bytes], now_us: int) -> None:
-        """Select anew for the changed holders, prune to the k nearest, mark what is news."""
+    def settle(self, name: str, changed: Iterable[bytes] | None, now_us: int) -> None:
+        """Select anew for the changed holders, prune to the k nearest, mark what is news.
+
+        None: what this peer itself holds has changed, and was selected already.
+        """
         states = self.names.get(name, {})
-        for holder in changed:
-            if holder != self.me and holder in states:
-                before = states[holder].best[Class.THIN]
-                for cls in Class:
-                    self.select(states[holder], cls)
-                if before is None and states[holder].best[Class.THIN] is not None:
+        moved = 0 if changed is not None else ALL_CLASSES
+        for holder in changed or ():
+            state = states.get(holder)
+            if holder != self.me and state is not None:
+                before = state.best[0]
+                for cls in CLASSES:
+                    if self.select(state, cls):
+                        moved |= 1 << cls
+                if before is None and state.best[0] is not None:
                     self.appeared.add(name)
-        for cls in Class:
-            kept = self.ranked(name, cls)[: self.config.sources_per_name]
-            offers = {route.record.holder: route for route in kept}
-            for holder, state in states.items():
-                offer = offers.get(holder)
-                if offer != state.offer[cls]:
-                    state.offer[cls] = offer
-                    hurry = offer is None or self._answers(state, cls, offer)
-                    due_us = now_us if hurry else now_us + self.config.update_batch_us
-                    for neighbour in self.links.values():
-                        self.mark(neighbour, (name, holder), due_us)
-        for holder in [h for h, state in states.items() if self._is_idle(state, now_us)]:
+        for cls in CLASSES:
+            if moved >> cls & 1:  # else the offers are those of before
+                self._prune(name, states, cls, now_us)
+        idle = [h for h, s in states.items() if not s.adverts and self._is_idle(s, now_us)]
+        for holder in idle:
             self.forget(name, holder)
+
+    def _prune(self, name: str, states: dict[bytes, State], cls: Class, now_us: int) -> None:
+        """Offer the k nearest, and mark what that changes."""
+        kept = self.ranked(name, cls)[: self.config.sources_per_name]
+        offers = {route.record.holder: route for route in kept}
+        for holder, state in states.items():
+            offer = offers.get(holder)
+            if offer != state.offer[cls]:
+                state.offer[cls] = offer
+                hurry = offer is None or self._answers(state, cls, offer)
+                due_us = now_us if hurry else now_us + self.config.update_batch_us
+                for neighbour in self.links.values():
+                    self.mark(neighbour, (name, holder), due_us)
 
     def _answers(self, state: State, cls: Class, offer: Route) -> bool:
         """Say whether somebody waits for this seqno."""
@@ -314,16 +286,20 @@ class RouteTable:
         pruned then.
         """
         found: tuple[list[Want], ...] = ([], [], [])  # by DETOUR, LOST, STARVING
-        for cls in Class:
+        states = self.names.get(name, {})
+        nearer = [
+            (holder, state, ways)
+            for holder, state in states.items()
+            if (ways := state.nearer or self._look(state)) is not NO_WAYS
+        ]
+        for cls in CLASSES if nearer else ():  # nearly always there is none
             better = [
-                (best, Want(metric, holder, cls, link), advert)
-                for holder, state in self.names.get(name, {}).items()
-                for best in (state.best[cls],)
-                for metric, link, advert in self.reachable(state, cls)
-                if (best is None or metric < best.metric) and not self.feasible(state, cls, advert)
+                (state.best[cls], Want(metric, holder, cls, link), advert)
+                for holder, state, ways in nearer
+                for metric, link, advert in ways[cls]
             ]
             if not better:
-                continue  # as nearly always: ranking costs more than looking
+                continue
             ranks = [self.order(route) for route in self.ranked(name, cls)]
             worst = ranks[: self.config.sources_per_name][-1:]
             full = len(ranks) >= self.config.sources_per_name
@@ -332,10 +308,26 @@ class RouteTable:
                     found[STARVING].append(want)
                 elif not full:
                     found[DETOUR if best else LOST].append(want)
-                elif self.order(_onward(want.metric, want.link, advert)) <= worst[0]:
+                elif self.order(onward(want.metric, want.link, advert)) <= worst[0]:
                     found[DETOUR].append(want)
         worst_need = max((need for need in (STARVING, LOST) if found[need]), default=DETOUR)
         return worst_need, sorted(found[worst_need])
+
+    def _look(self, state: State) -> tuple[Ways, ...]:
+        """Find the infeasible ways that are nearer than the selected one."""
+        found: list[Ways] = []
+        for cls in CLASSES:
+            best = state.best[cls]
+            found.append(
+                [
+                    way
+                    for way in self.reachable(state, cls)
+                    if (best is None or way[0] < best.metric)
+                    and not self.feasible(state, cls, way[2])
+                ]
+            )
+        state.nearer = tuple(found) if any(found) else NO_WAYS
+        return state.nearer
 
     # advertising
 
@@ -357,27 +349,36 @@ class RouteTable:
     def _word(self, to: Neighbour, key: Key, retractions: list[Any], adverts: list[Any]) -> None:
         """Word the difference between what a neighbour was told of a source and what holds now."""
         state = self.find(*key)
-        offers = state.offer if state else _by_class()
         before = to.told.pop(key, NOTHING)
-        after = tuple(o and (o.record.seqno, o.metric, o.hops) for o in offers)
-        if any(after):
+        if state is None:
+            after = NOTHING
+        else:
+            thin, bulk = state.offer
+            after = (
+                thin and (thin.record.seqno, thin.metric, thin.hops),
+                bulk and (bulk.record.seqno, bulk.metric, bulk.hops),
+            )
+        if after == before:
+            if after != NOTHING:
+                to.told[key] = after
+            return
+        if after != NOTHING:
             to.told[key] = after
-        lost = sum(1 << c for c in Class if before[c] is not None and after[c] is None)
+        lost = 0
+        entries: dict[tuple[bytes, int], list[int | None]] = {}
+        for cls in CLASSES:
+            if after[cls] == before[cls]:
+                continue
+            route = None if state is None else state.offer[cls]
+            if state is None or route is None:
+                lost |= 1 << cls
+                continue
+            self.lower(state, cls, route)
+            metrics = entries.setdefault((route.record.sealed, route.hops), by_class())
+            metrics[cls] = route.metric
         if lost:
             retractions.append([*key, lost])
-        news = [offers[cls] if after[cls] != before[cls] else None for cls in Class]
-        entries: dict[tuple[bytes, int], list[int | None]] = {}
-        for cls, route in zip(Class, news, strict=True):
-            if state is not None and route is not None:
-                self.lower(state, cls, route)
-                metrics = entries.setdefault((route.record.sealed, route.hops), _by_class())
-                metrics[cls] = route.metric
         adverts += [[sealed, *metrics, hops] for (sealed, hops), metrics in entries.items()]
-
-
-def _onward(metric: int, link: int, advert: Route) -> Route:
-    """The route over a link to what is advertised there."""
-    return Route(link, advert.record, metric, min(advert.hops + 1, HOPS_MAX))
 
 
 def _split(entries: list[Any]) -> list[list[Any]]:

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from mfd.core.config import Config
 from mfd.core.frames import Class, SeqnoRequest, Update
 from mfd.core.origin import Origin
-from mfd.core.routetable import (
+from mfd.core.routestate import (
+    ALL_CLASSES,
+    CLASSES,
     DETOUR,
-    ENTRIES_MAX,
     HOPS_MAX,
     LOST,
     METRIC_MAX,
@@ -26,10 +27,10 @@ from mfd.core.routetable import (
     Distance,
     Neighbour,
     Route,
-    RouteTable,
     Want,
     is_nearer,
 )
+from mfd.core.routetable import ENTRIES_MAX, RouteTable
 from mfd.core.sources import SEQNO_MAX, Record, Source, open_record
 from mfd.core.status import RouteStatus
 from mfd.packet.errors import PacketError
@@ -40,7 +41,6 @@ __all__ = ["Hop", "Routes", "Source"]
 REQUEST_HOPS = 64
 SWEEPS = 32  # looks for expired records in the time that a record is valid
 LAZY_DOUBLINGS = 6
-ALL_CLASSES = (1 << len(Class)) - 1
 
 Outgoing = Update | SeqnoRequest
 
@@ -106,12 +106,12 @@ class Routes:
         """Withdraw a name; harmless if it is not held."""
         state = self._table.find(name, self.me)
         if self._origin.drop(name) and state is not None:
-            state.best = [None] * len(Class)
-            self._settle(name, [], now_us)
+            state.best = [None] * len(CLASSES)
+            self._settle(name, None, now_us)
 
     def _announce(self, record: Record, now_us: int) -> None:
-        self._table.note(record, now_us).best = [Route(None, record, 0, 0)] * len(Class)
-        self._settle(record.name, [], now_us)
+        self._table.note(record, now_us).best = [Route(None, record, 0, 0)] * len(CLASSES)
+        self._settle(record.name, None, now_us)
 
     # what the neighbours say
 
@@ -191,7 +191,7 @@ class Routes:
         self._table.drop(link, state, mask)
         return (name, holder)
 
-    def _settle(self, name: str, holders: list[bytes], now_us: int) -> None:
+    def _settle(self, name: str, holders: list[bytes] | None, now_us: int) -> None:
         self._table.settle(name, holders, now_us)
         self._watch(name, now_us)
         if self._sweep_us is None and self._table.count:

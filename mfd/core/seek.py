@@ -22,7 +22,7 @@ from mfd.core.context import Context, Timer
 from mfd.core.frames import Class, Found, Frame, Seek, encode_frame
 from mfd.core.names import peer_name
 from mfd.core.pace import PEER_US, Pace
-from mfd.core.routetable import HOPS_MAX, METRIC_MAX, Route
+from mfd.core.routestate import HOPS_MAX, METRIC_MAX, Route
 from mfd.core.routing import Routes, Source
 from mfd.core.sources import RECORD_BYTES_MAX, is_name
 

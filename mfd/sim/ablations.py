@@ -34,6 +34,7 @@ from mfd.core.transfer import Circuits
 from mfd.core.views import Views
 from mfd.core.walkers import Walkers
 from mfd.sim import breaking
+from mfd.sim.checks.routes import Routing
 from mfd.sim.faults import parse
 from mfd.sim.scenario import SWARM_CONFIG, Scenario
 from mfd.topology import make
@@ -105,6 +106,13 @@ ABLATIONS: tuple[Ablation, ...] = (
         ("S8", "S9"),
         ((RouteTable, "lower", breaking.nothing),),
         CUTS,
+    ),
+    Ablation(
+        "whatever is nearest is selected, feasible or not",
+        ("S8",),
+        ((RouteTable, "feasible", lambda *_: True),),
+        CUTS,
+        around=((Routing, "_check_feasible", breaking.nothing),),  # S9 would speak first
     ),
     Ablation(
         "the feasibility distance goes with the last route",
@@ -326,6 +334,18 @@ ABLATIONS: tuple[Ablation, ...] = (
         {**WALK, "faults": "crash=6", "laps": 4, "calm": 120.0},
     ),
     Ablation("versions name no parents", ("S6",), ((Commits, "commit", breaking.orphans),), WALK),
+    Ablation(
+        "a custodian has favourites",
+        ("L6",),
+        ((Reception, "_why_not", breaking.favouring),),
+        {"graph": ("clique", 4), "walkers": 6, "laps": 60, "holders": 4, "training": 0.1},
+    ),
+    Ablation(
+        "what was verified is verified again and again",
+        ("R5",),
+        ((Routes, "open", breaking.never_sure),),
+        CUTS,
+    ),
     Ablation(
         "versions are not numbered on",
         ("S7",),

@@ -18,7 +18,7 @@ from mfd.core.commits import Commits
 from mfd.core.context import Dice
 from mfd.core.custody import Role
 from mfd.core.frames import SeqnoRequest, decode_frame
-from mfd.core.handover import Handover
+from mfd.core.handover import BUSY, Handover
 from mfd.core.messages import Kind
 from mfd.core.peering import Peering
 from mfd.core.presence import Presence
@@ -38,12 +38,14 @@ __all__ = [
     "careless",
     "eager",
     "ended_too",
+    "favouring",
     "forgetful_why_not",
     "fragile",
     "generous",
     "idle_unbound",
     "impatient",
     "never_expire",
+    "never_sure",
     "nothing",
     "orphans",
     "promote",
@@ -127,6 +129,17 @@ def believe(routes: Routes, sealed: bytes) -> Any:
         return None
 
 
+def never_sure(routes: Routes, sealed: bytes) -> Any:
+    """Check a record anew each time that it is told, by everybody."""
+    for _ in range(99):
+        routes._opened.pop(sealed, None)
+        _open(routes, sealed)
+    return _open(routes, sealed)
+
+
+_open = Routes.open
+
+
 # circuits
 
 
@@ -176,6 +189,11 @@ def without_mark(method: Callable[..., None]) -> Callable[..., None]:
                 walker.high_water = mark
 
     return call
+
+
+def favouring(reception: Reception, walker: Any, position: Any) -> Any:
+    """Have no slot for half of the walkers, ever."""
+    return (BUSY, "no free slot") if walker.id[0] % 2 else _why_not(reception, walker, position)
 
 
 def promote(reception: Reception, walker: Any, held: Any) -> None:

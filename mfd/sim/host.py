@@ -16,7 +16,6 @@ from mfd.core.effects import (
     Close,
     Dial,
     Discard,
-    Effect,
     Fetch,
     FetchTable,
     Keep,
@@ -47,7 +46,7 @@ from mfd.sim.disk import Disk
 if TYPE_CHECKING:
     from mfd.sim.world import World
 
-__all__ = ["Host", "Learner"]
+__all__ = ["PERFORM", "Host", "Learner"]
 
 FSYNC_US = 800
 FETCH_US = 50
@@ -111,11 +110,7 @@ class Host:
         """When this machine's clock will show that."""
         return local_us if self.clock_rate == 1.0 else int(local_us / self.clock_rate) + 2
 
-    # effects
-
-    def perform(self, effect: Effect) -> None:
-        """Carry out one effect."""
-        _PERFORM[type(effect)](self, effect)
+    # effects: see PERFORM
 
     def _send(self, send: Send) -> None:
         parts = send.frame
@@ -190,7 +185,8 @@ def _fetched(op: int, read: Callable[[], tuple[int, Buffer]]) -> Event:
     return Fetched(op, encoding, body)
 
 
-_PERFORM: dict[type[Any], Callable[[Host, Any], None]] = {
+# how each kind of effect is carried out
+PERFORM: dict[type[Any], Callable[[Host, Any], None]] = {
     Send: Host._send,
     Store: Host._store,
     Keep: Host._keep,

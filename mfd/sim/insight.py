@@ -13,17 +13,19 @@ from mfd.core.custody import Walker
 from mfd.core.frames import Class
 from mfd.core.membership import Membership
 from mfd.core.peer import Peer
-from mfd.core.routetable import Distance, Neighbour, Route, State
+from mfd.core.routestate import Distance, Neighbour, Route, State
 
 __all__ = [
     "Sigma",
     "chosen_advert",
     "circuits",
+    "counter",
     "delivered",
     "feasibility",
     "links",
     "listens",
     "members",
+    "names",
     "neighbour_tables",
     "offers",
     "own_seqno",
@@ -59,14 +61,32 @@ def members(peer: Peer) -> Membership:
 
 def delivered(peer: Peer) -> int:
     """Return how many rumours a peer has taken from others in this life."""
-    return int(_inner(peer)._ctx.counters.get("rumours_heard", 0))
+    return counter(peer, "rumours_heard")
 
 
-def selected(peer: Peer) -> dict[Sigma, Route]:
-    """Return the selected route of every source and class."""
+def counter(peer: Peer, name: str) -> int:
+    """Return one of the counters that a peer shows its owner."""
+    return int(_inner(peer)._ctx.counters.get(name, 0))
+
+
+def names(peer: Peer) -> list[str]:
+    """Return the data names of which a peer knows a source."""
+    routes = _inner(peer)._routes
+    return [] if routes is None else list(routes._table.names)
+
+
+def selected(peer: Peer, data: str | None = None) -> dict[Sigma, Route]:
+    """Return the selected route of every source and class, or of those of one name."""
     routes = _inner(peer)._routes
     if routes is None:
         return {}
+    if data is not None:
+        return {
+            Sigma(data, holder, cls): route
+            for holder, state in routes._table.names.get(data, {}).items()
+            for cls, route in enumerate(state.best)
+            if route is not None
+        }
     return {
         Sigma(name, holder, cls): route
         for name, states in routes._table.names.items()

@@ -125,6 +125,8 @@ def _recover(
         left -= SLICE_S
     outcome.expected = len(judge.expected())
     judge.check_walkers()
+    if judge.auto:
+        judge.check_forks()
     if not scenario.faults.names:
         judge.check_visits()
     outcome.forks = judge.forks()

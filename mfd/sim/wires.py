@@ -110,11 +110,13 @@ class Wires:
     links: dict[int, Link] = field(default_factory=dict)  # with an end that stands
     weather: Weather = field(default_factory=Weather)
     anywhere: bool = False  # every host can dial every other one
+    anywhere_us: tuple[int, int] = (2_000, 32_000)  # over wires that take so long, drawn
     addresses: dict[str, str] = field(default_factory=dict)  # host:port -> host
     detect_us: tuple[int, int] | None = None  # heartbeats abstracted: when silence is found out
     on_frame: Callable[[Link, int, bytes], None] | None = None  # for whoever taps wires
     made: int = 0  # links, ever
     _at: dict[str, list[Wire]] = field(default_factory=dict)
+    _links_at: dict[str, dict[int, Link]] = field(default_factory=dict)  # by host, by number
     _jitter: Chance = field(init=False)
     _trouble: Chance = field(init=False)
     _detection: Chance = field(init=False)
@@ -160,11 +162,13 @@ class Wires:
             return
         if wire.link is not None and all(wire.link.up):
             return  # two peers have one link
-        for old in [old for old in self.links.values() if set(old.hosts) == set(hosts)]:
+        for old in [old for old in self.links_at(hosts[0]) if hosts[1] in old.hosts]:
             for side in (0, 1):  # half open, or over a wire that is no more
                 self._drop(old, side, "another link to the same peer took its place")
         self.made += 1
         link = wire.link = self.links[self.made] = Link(self.made, wire, hosts)
+        for host in hosts:
+            self._links_at.setdefault(host.name, {})[link.number] = link
         for side in (dialler, 1 - dialler):
             me, other = hosts[side], hosts[1 - side]
             outbound = side == dialler
@@ -178,7 +182,8 @@ class Wires:
         other = self.world.hosts.get(name)
         wires = self.between(host.name, name) if other is not None else []
         if not wires and self.anywhere and other is not None and other is not host:
-            latency_us = 2_000 + self._jitter.below(30_000)
+            low_us, high_us = self.anywhere_us
+            latency_us = low_us + self._jitter.below(high_us - low_us)
             wires = [
                 self.lay(host.name, name, latency_us=latency_us, bytes_per_s=12.5e6, by_hand=False)
             ]
@@ -232,7 +237,7 @@ class Wires:
 
     def power_off(self, host: Host, *, silent: bool) -> None:
         """Take all ends at a host away; the others hear resets, or nothing."""
-        for link in [link for link in self.links.values() if host in link.hosts]:
+        for link in self.links_at(host):
             side = link.side(host)
             link.up[side] = False
             self._forget(link)
@@ -258,6 +263,12 @@ class Wires:
     def _forget(self, link: Link) -> None:
         if not any(link.up):
             self.links.pop(link.number, None)
+            for host in link.hosts:
+                self._links_at[host.name].pop(link.number, None)
+
+    def links_at(self, host: Host) -> list[Link]:
+        """Return the links with an end at a host of which some end stands, oldest first."""
+        return list(self._links_at.get(host.name, {}).values())
 
     # carrying
 

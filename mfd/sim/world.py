@@ -34,7 +34,7 @@ from mfd.core.peer import Peer
 from mfd.packet.signing import Signer
 from mfd.sim.chance import Streams
 from mfd.sim.disk import Disk
-from mfd.sim.host import Host, Learner
+from mfd.sim.host import PERFORM, Host, Learner
 from mfd.sim.keys import Signatures
 from mfd.sim.sealing import SimSealing
 from mfd.sim.violation import Violation
@@ -45,6 +45,7 @@ __all__ = ["Host", "Learner", "Observer", "World"]
 HANDLE_US = 100  # what a machine that is slow needs for one event, times its slowness
 NOTE = Struct("<QIBQ")
 NOTES_BYTES = 1 << 16
+TICKED = Ticked()
 
 Observer = Callable[["Host", Event, Sequence[Effect]], None]
 """Told of every event and of the effects that answered it, once they are under way."""
@@ -259,37 +260,39 @@ class World:
                 self._handle(host, event)
 
     def _handle(self, host: Host, event: Event) -> None:
-        peer, life = host.peer, host.life
+        peer, life, now_us = host.peer, host.life, self.now_us
         assert peer is not None
         self.events += 1
         self._note(host, event)
+        local_us = now_us if host.clock_rate == 1.0 else host.local_us(now_us)
         try:
-            effects = peer.handle(event, host.local_us(self.now_us))
+            effects = peer.handle(event, local_us)
         except (CommandFailed, Violation):
             raise
         except Exception as exc:  # task boundary: a peer that raises is a bug, with time and place
             raise Violation(
                 f"S15: {host.name} raised {type(exc).__name__} ({exc}) on {type(event).__name__}, "
-                f"at {self.now_us / 1e6:.6f} s"
+                f"at {now_us / 1e6:.6f} s"
             ) from exc
         for effect in effects:
-            host.perform(effect)
+            PERFORM[type(effect)](host, effect)
         for observer in self.observers:
             observer(host, event, effects)
         if host.peer is None or host.life != life:
             return  # an observer has switched it off
-        due_us = host.peer.deadline_us()
+        due_us = peer.deadline_us()
         if due_us is not None:
-            due_us = host.world_us(due_us)
+            if host.clock_rate != 1.0:
+                due_us = host.world_us(due_us)
             if host.armed_us is None or due_us < host.armed_us:
                 host.armed_us = due_us
-                self.at(max(due_us, self.now_us), self._tick, (host, host.life, due_us))
+                self.at(max(due_us, now_us), self._tick, (host, life, due_us))
 
     def _tick(self, host: Host, life: int, due_us: int) -> None:
         """The alarm that was set last; an earlier one that was set since has replaced it."""
         if host.life == life and host.armed_us == due_us:
             host.armed_us = None
-            self.deliver(host, life, Ticked())
+            self.deliver(host, life, TICKED)
 
     # the trace
 
@@ -300,7 +303,10 @@ class World:
         return str(self._trace.hexdigest())
 
     def _note(self, host: Host, event: Event) -> None:
-        kind, number, what = _wording(event)
+        if type(event) is Received:  # the others are fewer
+            kind, number, what = 1, event.link, event.frame
+        else:
+            kind, number, what = _wording(event)
         notes = self._notes
         note = NOTE.pack(self.now_us, host.index, kind, number)
         notes += note
@@ -315,8 +321,6 @@ class World:
 def _wording(event: Event) -> tuple[int, int, Any]:
     """What the trace says of an event: (kind, number, bytes)."""
     kind = type(event)
-    if kind is Received:
-        return 1, event.link, event.frame  # type: ignore[union-attr]
     if kind is Ticked:
         return 2, 0, b""
     if kind is Stored or kind is Kept:

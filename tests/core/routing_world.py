@@ -18,7 +18,8 @@ from blake3 import blake3
 
 from mfd.core.config import Config
 from mfd.core.frames import Class, SeqnoRequest, Update
-from mfd.core.routetable import RouteTable, is_nearer
+from mfd.core.routestate import is_nearer
+from mfd.core.routetable import RouteTable
 from mfd.core.routing import Routes
 from mfd.core.sources import open_record
 

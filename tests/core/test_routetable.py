@@ -16,7 +16,8 @@ from blake3 import blake3
 
 from mfd.core.config import Config
 from mfd.core.frames import Class, Update
-from mfd.core.routetable import STARVING, Route, RouteTable, State, Want
+from mfd.core.routestate import STARVING, Route, State, Want
+from mfd.core.routetable import RouteTable
 from tests.core.routing_world import SECOND, Broken, World
 
 

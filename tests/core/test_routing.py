@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from mfd.core.config import Config
 from mfd.core.frames import Class, SeqnoRequest, Update
 from mfd.core.origin import SEQNO_JUMP
-from mfd.core.routetable import ENTRIES_MAX, METRIC_MAX
+from mfd.core.routestate import METRIC_MAX
+from mfd.core.routetable import ENTRIES_MAX
 from mfd.core.routing import Hop, Routes
 from mfd.core.sources import Record, open_record, seal_record
 from tests.core.routing_world import SECOND, KeyedHash, verify

@@ -19,10 +19,11 @@ from mfd.sim.checks.custody import Custody
 from mfd.sim.checks.liveness import Recovery
 from mfd.sim.checks.members import Members
 from mfd.sim.running import run
+from mfd.sim.scenario import stage
 from mfd.sim.world import World
 
 CHECKS = Path(ablations.__file__).parent / "checks"
-SHOWN_HERE = {"S14", "R2", "R3"}  # by the tests below: no rule of the core to take away
+SHOWN_HERE = {"S14", "L5", "R2", "R3"}  # by the tests below: no rule of the core to take away
 
 
 def verdict(ablation: Ablation, seed: int) -> str:
@@ -63,6 +64,9 @@ def test_every_invariant_that_is_checked_is_shown_to_bite() -> None:
         "S11",
         "S12",
         "S13",
+        "L5",
+        "L6",
+        "R5",
     } <= checked
 
 
@@ -160,6 +164,30 @@ def test_bytes_on_a_disk_that_no_row_names() -> None:
     judge.world.hosts["b"].disk.objects[bytes(32)] = bytes(2 << 20)
     with pytest.raises(Violation, match="R3: b keeps 2097152 bytes"):
         judge.check_disks()
+
+
+def apart(*, fenced: bool) -> Recovery:
+    """A world whose two halves have both gone on with a walker, and hang together again."""
+    ablation = next(a for a in ABLATIONS if a.name == "a fenced owner goes on")
+    with ablation.broken(really=not fenced):
+        staged = stage(ablation.scenario(8))
+        world, custody = staged.world, Custody(staged.world)
+        world.observers.append(lambda host, event, effects: custody.read([host]))
+        world.run(seconds=2)
+        staged.trouble.begin()
+        world.run(seconds=14)
+        judge = Recovery(world, custody, staged.trouble.heal(), staged.births, staged.holders)
+        for _ in range(12):
+            world.run(seconds=3)
+            if not fenced:
+                judge.check_forks()
+    return judge
+
+
+def test_two_branches_of_a_walker_that_both_go_on() -> None:
+    with pytest.raises(Violation, match=r"L5: walker \w+ is owned by"):
+        apart(fenced=False)
+    apart(fenced=True).check_forks()
 
 
 def test_no_ablation_is_left_in_force() -> None:

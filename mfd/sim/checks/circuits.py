@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from mfd.core.effects import Effect, Report, Send
 from mfd.core.events import Event, LinkDown, LinkUp, Received
 from mfd.core.frames import DATA_TYPE, Credit, Open, decode_frame
-from mfd.core.routetable import is_nearer
+from mfd.core.routestate import is_nearer
 from mfd.packet.errors import PacketError
 from mfd.sim import insight
 from mfd.sim.violation import Violation

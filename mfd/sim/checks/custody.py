@@ -174,11 +174,11 @@ class Custody:
         """Return the walkers that some disk says are home for good."""
         return {walker for (_, walker), row in self._rows.items() if row.role == "done"}
 
-    def owners(self, among: set[str]) -> dict[bytes, list[str]]:
-        """Return the hosts that own each walker, in whatever epoch."""
+    def owners(self, among: set[str], *, done: bool = True) -> dict[bytes, list[str]]:
+        """Return the hosts that own each walker, in whatever epoch; `done`: or had it come home."""
         found: dict[bytes, list[str]] = {}
         for (name, walker), row in self._rows.items():
-            if name in among and row.role in OWNERS:
+            if name in among and (row.role == "own" or (done and row.role == "done")):
                 found.setdefault(walker, []).append(name)
         return found
 

@@ -5,8 +5,8 @@
     L2  every peer of the core has routes to holders of each name that the core holds, and each
         next hop leads on to the holder
     L3  what one peer of the core says to everybody reaches all of it
-    L5  of several branches of a walker one stays: counted in `forks`, not demanded (today branches
-        find each other only where they meet)
+    L5  of several branches of a walker one stays: who owns an older epoch hears of the newer one,
+        by broadcast or where they meet
     R2  when all is quiet, control costs at most the larger of 2 kB/s and 2 % of each link
     R3  what a disk keeps is named by its rows
 
@@ -20,7 +20,7 @@ from heapq import heappop, heappush
 
 from mfd.core.custody import Role
 from mfd.core.frames import Class
-from mfd.core.routetable import Route
+from mfd.core.routestate import Route
 from mfd.sim import insight
 from mfd.sim.checks.custody import OWNERS, Custody
 from mfd.sim.violation import Violation
@@ -68,7 +68,7 @@ class Recovery:
 
     def settled(self) -> bool:
         """Whether nothing is left to wait for."""
-        return not self._waiting()
+        return not self._waiting() and not self._forked()
 
     def _waiting(self) -> dict[bytes, tuple[Marker, str]]:
         """Return the walkers that have yet to do what they must."""
@@ -124,6 +124,17 @@ class Recovery:
         visited = set(progress.visited)
         ids = {self.world.hosts[n].key.public_key for n in self.holders if n in self.core}
         return bool(ids - visited)
+
+    def _forked(self) -> dict[bytes, list[str]]:
+        """Return the hosts that own a walker, where several in the core go on with it."""
+        owners = self.custody.owners(self.core, done=False)
+        return {walker: names for walker, names in owners.items() if len(names) > 1}
+
+    def check_forks(self) -> None:
+        """L5. Raises: Violation."""
+        for walker, names in self._forked().items():
+            who = " and ".join(names)
+            raise self._violation("L5", f"walker {walker.hex()[:12]} is owned by {who} for good")
 
     def forks(self) -> int:
         """Return how many walkers have more than one unfenced owner in the core."""

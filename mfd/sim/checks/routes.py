@@ -14,14 +14,14 @@ Rules of this package: see its __init__. Source: spec/routing.md; RFC 8966 secti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mfd.core.effects import Effect, Send
 from mfd.core.events import Event, Held, LinkDown, LinkUp, Received, Restored, Unheld
 from mfd.core.frames import Class, SeqnoRequest, Update, decode_frame
-from mfd.core.routetable import Distance, Route, is_nearer
+from mfd.core.routestate import Distance, Route, is_nearer
 from mfd.core.sources import Record, open_record
 from mfd.packet.errors import PacketError
 from mfd.sim import insight
@@ -35,6 +35,8 @@ UPDATE_TYPE, REQUEST_TYPE = 4, 5
 UPDATE_HEAD = bytes([UPDATE_TYPE])
 CHURN = 8  # entries to a neighbour that one change of a selected route warrants
 CHURN_SLACK = 100
+ALL_NAMES_TURNS = 16  # what an UPDATE is not about is looked at once in so many of them
+CHANGING = frozenset({LinkUp, LinkDown, Restored, Held, Unheld})
 REQUEST_HOPS = 64
 
 
@@ -43,7 +45,8 @@ class _View:
     """One host's routes, as last seen, in its present life."""
 
     life: int
-    routes: dict[Sigma, Route] = field(default_factory=dict)
+    routes: dict[str, dict[Sigma, Route]] = field(default_factory=dict)  # by name
+    turns: int = 0  # UPDATE frames heard
     told: dict[Sigma, Distance] = field(default_factory=dict)  # nearest ever advertised
     heard: dict[tuple[str, bytes, int], int] = field(default_factory=dict)  # record -> first, us
     newest: dict[tuple[str, bytes], int] = field(default_factory=dict)  # seqno
@@ -71,20 +74,21 @@ class Routing:
     def __call__(self, host: Host, event: Event, effects: Sequence[Effect]) -> None:
         """Check one host after one event. Raises: Violation."""
         view = self._view(host)
-        heard = type(event) is Received and event.frame[:1] == UPDATE_HEAD
-        if heard and host.name not in self._liars:
-            self._hear(host, view, event.frame)  # type: ignore[union-attr]
-        if isinstance(event, LinkUp):
-            view.warranted += 2 * (1 + len(view.routes))
-        if heard or isinstance(event, LinkUp | LinkDown | Restored | Held | Unheld):
+        kind = type(event)
+        if kind is Received:
+            if event.frame[:1] == UPDATE_HEAD:  # type: ignore[union-attr]
+                names = self._hear(host, view, event.frame)  # type: ignore[union-attr]
+                view.turns += 1
+                self.compare(host, names if view.turns % ALL_NAMES_TURNS else None)
+        elif kind in CHANGING:
+            if kind is LinkUp:
+                view.warranted += 2 * (1 + sum(map(len, view.routes.values())))
             self.compare(host)
         if host.name in self._liars:
             return
         for effect in effects:
-            if type(effect) is Send and len(effect.frame) == 1:
-                kind = effect.frame[0][0]
-                if kind in (UPDATE_TYPE, REQUEST_TYPE):
-                    self._said(host, view, effect.frame[0])
+            if type(effect) is Send and effect.frame[0][0] in (UPDATE_TYPE, REQUEST_TYPE):
+                self._said(host, view, effect.frame[0])
         if view.entries > view.warranted + CHURN_SLACK:
             raise self._violation(
                 "R4", f"{host.name} has told {view.entries} changes; {view.warranted} are warranted"
@@ -100,24 +104,40 @@ class Routing:
 
     # next hops
 
-    def compare(self, host: Host) -> None:
-        """See which next hops of a host have changed; none may close a circle."""
+    def compare(self, host: Host, names: Collection[str] | None = None) -> None:
+        """See which next hops of a host have changed; none may close a circle.
+
+        `names`: what may have changed; None: anything.
+        """
         if host.peer is None:
             return
-        view, before = self._view(host), self._view(host).routes
-        view.routes = now = insight.selected(host.peer)
-        self._own(host, now)
-        changed = [s for s, route in now.items() if before.get(s) is not route]
-        # a newer seqno over the same way is no change: whoever asks for one has to have a reason
-        moved = sum(1 for s in changed if _way(before.get(s)) != _way(now[s]))
-        moved += sum(1 for s in before if s not in now)
+        view = self._view(host)
+        if names is None:
+            names = {**view.routes, **dict.fromkeys(insight.names(host.peer))}
+        changed: list[tuple[Sigma, Route]] = []
+        moved = 0
+        for name in names:
+            before, now = view.routes.get(name, {}), insight.selected(host.peer, name)
+            if now:
+                view.routes[name] = now
+            else:
+                view.routes.pop(name, None)
+            for sigma, route in now.items():
+                old = before.get(sigma)
+                if old is not route:
+                    changed.append((sigma, route))
+                    # a newer seqno over the same way is no change: who asks for one needs a reason
+                    moved += old is None or (old.link, old.metric) != (route.link, route.metric)
+            moved += sum(1 for sigma in before if sigma not in now)
+        self._own(changed)
         self.changes += moved
-        view.warranted += CHURN * moved * max(1, len(insight.links(host.peer)))
+        if moved:
+            view.warranted += CHURN * moved * max(1, len(insight.links(host.peer)))
         if host.name in self._liars:
             return
-        for sigma in changed:
-            if now[sigma].link is not None:
-                self._check_feasible(host, view, sigma, now[sigma])
+        for sigma, route in changed:
+            if route.link is not None:
+                self._check_feasible(host, view, sigma, route)
                 if not self.sweeping:
                     self._check_circle(host, sigma)
 
@@ -128,11 +148,11 @@ class Routing:
         for host in self._world.hosts.values():
             view = self._views.get(host.key.public_key)
             if host.peer is not None and view is not None and host.name not in self._liars:
-                for sigma in view.routes:
+                for sigma in (sigma for routes in view.routes.values() for sigma in routes):
                     self._check_circle(host, sigma)
 
-    def _own(self, host: Host, routes: dict[Sigma, Route]) -> None:
-        for sigma, route in routes.items():
+    def _own(self, routes: Iterable[tuple[Sigma, Route]]) -> None:
+        for sigma, route in routes:
             if route.link is None:
                 key = (sigma.name, sigma.holder)
                 self._seqnos[key] = max(self._seqnos.get(key, 0), route.record.seqno)
@@ -162,7 +182,7 @@ class Routing:
             view = self._views.get(here.key.public_key)
             if here.peer is None or view is None or view.life != here.life:
                 return
-            route = view.routes.get(sigma)
+            route = view.routes.get(sigma.name, {}).get(sigma)
             if route is None or route.link is None:
                 return
             link = self._world.wires.links.get(route.link)
@@ -188,22 +208,28 @@ class Routing:
             self._records[sealed] = record
         return self._records[sealed]
 
-    def _hear(self, host: Host, view: _View, frame: Any) -> None:
+    def _hear(self, host: Host, view: _View, frame: Any) -> set[str]:
+        """Remember what a host was told; return the names that it was about."""
+        names = set[str]()
         try:
             update = decode_frame(frame)
         except PacketError:
-            return
+            return names
         if not isinstance(update, Update) or type(update.body) is not list:
-            return
+            return names
         for entry in update.body:
+            if type(entry) is list and len(entry) == 3 and type(entry[0]) is str:
+                names.add(entry[0])
             if type(entry) is list and len(entry) == 4 and type(entry[0]) is bytes:
                 record = self._record(entry[0])
                 if record is not None:
+                    names.add(record.name)
                     source = (record.name, record.holder)
                     if record.seqno > view.newest.get(source, -1):
                         view.newest[source] = record.seqno
                         now_us = host.local_us(self._world.now_us)
                         view.heard.setdefault((*source, record.seqno), now_us)
+        return names
 
     def _said(self, host: Host, view: _View, frame: Any) -> None:
         message = decode_frame(frame)
@@ -225,7 +251,7 @@ class Routing:
         name, _, _, cls, hops = body
         if hops != REQUEST_HOPS or host.peer is None:
             return  # passed on for somebody else
-        if not any(s.name == name and s.cls == cls for s in insight.selected(host.peer)):
+        if not any(s.cls == cls for s in insight.selected(host.peer, name)):
             return  # it starves
         now_us = host.local_us(self._world.now_us)
         since_us = now_us - host.config.seqno_lazy_us * 9 // 10
@@ -247,8 +273,8 @@ class Routing:
         highest = self._seqnos.get(source)
         if highest is None or record.seqno > highest:
             highest = self._ask_holder(source)
-        honest = record.holder not in self._liar_ids()
-        if honest and (highest is None or record.seqno > highest):
+        over = highest is None or record.seqno > highest
+        if over and record.holder not in self._liar_ids():
             raise self._violation(
                 "S9",
                 f"{host.name} passes on seqno {record.seqno} of {record.name}; "
@@ -299,10 +325,6 @@ class Routing:
 
     def _violation(self, name: str, text: str) -> Violation:
         return Violation(f"{name}: {text}, at {self._world.now_us / 1e6:.6f} s")
-
-
-def _way(route: Route | None) -> tuple[int | None, int] | None:
-    return None if route is None else (route.link, route.metric)
 
 
 def _where(sigma: Sigma) -> str:

@@ -16,6 +16,7 @@ from mfd.sim.checks.circuits import CircuitFlow
 from mfd.sim.checks.custody import Custody
 from mfd.sim.checks.members import Members
 from mfd.sim.checks.routes import Routing
+from mfd.sim.checks.shares import Shares
 from mfd.sim.world import Host, World
 
 __all__ = ["EVERY_EVENT_HOSTS", "Watch"]
@@ -37,6 +38,7 @@ class Watch:
         self.routing = Routing(world, liars)
         self.circuits = CircuitFlow(world, liars)
         self.members = Members(world, liars)
+        self.shares = Shares(world)
         self._stride = -(-len(world.hosts) // EVERY_EVENT_HOSTS) if world.hosts else 1
         self.routing.sweeping = self.sampled
         self._looks: dict[int, int] = {}
@@ -65,6 +67,7 @@ class Watch:
             self.custody.look(host, event, effects)
             self.circuits(host, event, effects)
             self.members(host, event, effects)
+            self.shares(host, effects)
             turn = self._looks[host.index] = self._looks.get(host.index, 0) + 1
             if not turn % LOOK_EVENTS:
                 self.circuits.look(host)
