@@ -7,8 +7,8 @@ training. The same seed gives the same layers, to the bit, on one type of machin
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "RunError", "run"]
 
-TRAIN, TEST = "data/train", "data/test"
+TRAIN, TEST, PUBLIC = "data/train", "data/test", "public"
 LINK_LATENCY_US = 1_000  # where the topology does not say
 LINK_BYTES_PER_S = 125e6
 QUIET_SECONDS = 300.0  # virtual; longer than any timer that could still move a walker
@@ -57,6 +57,7 @@ class Run:
     route: tuple[str, ...]  # node names in order of stops
     wire_bytes: int  # everything that crossed a link, each link counted
     seconds: float  # virtual time from start to home
+    residents: Mapping[str, nn.Module] = field(default_factory=dict)  # by node, as taught
 
 
 class _Device:
@@ -96,6 +97,8 @@ def run(
     body: tuple[int, int] | None = None,
     home: str = "",
     samples_per_s: float = 10_000.0,
+    residents: Mapping[str, nn.Module] | None = None,
+    public: Arrays | None = None,
     **learn: str | float | bool,
 ) -> Run:
     """Train `model` by letting it travel; every node that holds data trains the layers it gets.
@@ -107,30 +110,23 @@ def run(
     "ring:5". Where the topology names no holders, every node is one. `test` is (x, y) held at
     home, measured after each lap. `order`, `head`, `first` and `body` are those of a plan;
     `layers_per_stop` 0 leaves the size of a block to the memory that the topology gives each node.
-    `learn` goes to the trainer: epochs, batch, lr, distill, ...
-
-    Raises: ValueError or TypeError for arguments that do not fit; RunError where the walker does
-    not come home.
+    `learn` goes to the trainer: epochs, batch, lr, distill, ... With mode "distill" `residents`,
+    models of nodes' own, learn from it and stay; `public` (x, y), labels unused, all holders have.
+    Raises: ValueError or TypeError for what does not fit; RunError where it does not come home.
     """
-    graph = _graph(topology)
-    holders = _holders(graph)
-    home = home or holders[0]
-    if home not in graph.nodes:
-        names = ", ".join(graph.nodes)
-        raise ValueError(f"home {home!r} is not a node of the topology; nodes: {names}")
+    holders, own = _holders(graph := _graph(topology)), residents or {}
+    _check_names(graph, holders, home := home or holders[0], own)
     shards = {name: _arrays(data(i, len(holders)), name) for i, name in enumerate(holders)}
-    held_out = None if test is None else _arrays(test, "test")
-    world = World(seed)
-    device = (lambda: copy.deepcopy(model), samples_per_s)
-    _build(world, graph, _holdings(shards, held_out, home), device)
-    base = frozen_count(find_layers(model))
+    held = _holdings(shards, test and _arrays(test, "test"), home)
+    learners = _learners(graph, held, lambda: copy.deepcopy(model), own, public)
+    _build(world := World(seed), graph, held, learners, samples_per_s)
     plan = Plan(
         recipe={"local": type(model).__qualname__},
         names=(TRAIN,),
         home=world.hosts[home].key.public_key,
         mode=mode,
-        task="language" if next(iter(shards.values()))[1].ndim == 2 else "classification",
-        verify=(TEST,) if held_out is not None else (),
+        task=_task(shards),
+        verify=() if test is None else (TEST,),
         laps=laps,
         order=order,
         layers_per_stop=layers_per_stop,
@@ -140,10 +136,38 @@ def run(
         full_laps=full_laps,
         min_holders=len(holders),
         seed=seed,
-        learn=learn,
-        extra={BASE_KEY: base} if base else {},
+        learn=learn | ({} if public is None else {"public": PUBLIC}),
+        extra=_base(model),
     )
-    return _travel(world, world.hosts[home], plan, model)
+    return replace(_travel(world, world.hosts[home], plan, model), residents=_taught(learners, own))
+
+
+def _base(model: nn.Module) -> dict[int, Any]:
+    count = frozen_count(find_layers(model))
+    return {BASE_KEY: count} if count else {}
+
+
+def _task(shards: Mapping[str, Arrays]) -> str:
+    return "language" if next(iter(shards.values()))[1].ndim == 2 else "classification"
+
+
+def _check_names(
+    graph: Topology, holders: Sequence[str], home: str, residents: Mapping[str, nn.Module]
+) -> None:
+    if home not in graph.nodes:
+        names = ", ".join(graph.nodes)
+        raise ValueError(f"home {home!r} is not a node of the topology; nodes: {names}")
+    for name in residents:
+        if name not in holders:
+            raise ValueError(f"{name!r} has a resident and no data; holders: {', '.join(holders)}")
+
+
+def _taught(
+    learners: Mapping[str, Learner], residents: Mapping[str, nn.Module]
+) -> dict[str, nn.Module]:
+    """Copies of the residents as they are now."""
+    own = {name: learners[name].resident for name in residents}
+    return {name: copy.deepcopy(one.module) for name, one in own.items() if one is not None}
 
 
 def _graph(topology: Topology | str | Path) -> Topology:
@@ -171,17 +195,39 @@ def _holdings(
     return held
 
 
+def _learners(
+    graph: Topology,
+    held: Mapping[str, Mapping[str, Holding]],
+    fresh: Callable[[], nn.Module],
+    residents: Mapping[str, nn.Module],
+    public: Arrays | None,
+) -> dict[str, Learner]:
+    """A learner for each node. The public set is known to those that hold data, not announced."""
+    common: dict[str, Holding] = {}
+    if public is not None:
+        x, y = _arrays(public, "the public set")
+        common[PUBLIC] = Holding(x, y, 1 + int(y.max()))
+    return {
+        name: Learner(
+            {**held.get(name, {}), **(common if name in held else {})},
+            build=lambda _: fresh(),
+            threads=1,
+            memory=graph.nodes[name].memory_bytes,
+            resident=residents.get(name),
+        )
+        for name in graph.nodes
+    }
+
+
 def _build(
     world: World,
     graph: Topology,
     held: Mapping[str, Mapping[str, Holding]],
-    device: tuple[Callable[[], nn.Module], float],
+    learners: Mapping[str, Learner],
+    samples_per_s: float,
 ) -> None:
-    fresh, samples_per_s = device
     for name in graph.nodes:
-        memory = graph.nodes[name].memory_bytes
-        learner = Learner(held.get(name, {}), build=lambda _: fresh(), threads=1, memory=memory)
-        host = world.add(name, learner=_Device(learner, samples_per_s))
+        host = world.add(name, learner=_Device(learners[name], samples_per_s))
         for data_name, holding in held.get(name, {}).items():
             host.hold(data_name, len(holding.x))
     for edge in graph.edges:

@@ -51,3 +51,13 @@ def test_lora_snake() -> None:
     assert min(others[:3]) > 3 * max(others[3:])
     before, *_, after = json.loads(perplexity[perplexity.index("[") :].replace("'", ""))
     assert after < before / 4
+
+
+def test_three_architectures() -> None:
+    """An MLP, a CNN and a ViT that teach each other know more than each alone; short form."""
+    *peers, _ = run("three_architectures.py", "3").splitlines()
+    pairs = [[float(part.split()[-1]) for part in line.split(",")] for line in peers]
+    gains = [taught - alone for alone, taught in pairs]
+    assert len(gains) == 3
+    assert min(gains) > -0.03, peers
+    assert sum(gains) / 3 > 0.05, peers

@@ -19,13 +19,16 @@ from typing import Any
 from mfd.cli.errors import Misuse, nearest, read_toml
 from mfd.core.policy import CHOOSE_KEY, POLICIES
 from mfd.packet.plan import MODES, Plan, encode_plan
+from mfd.packet.scales import SCALES_KEY, parse_scale, plain_scales
 
 __all__ = ["join_plan", "make_plan", "parse_recipe", "parse_sets", "read_plan"]
 
 NOT_IN_FILES = ("home", "extra")
 CHOOSE = "choose"  # in which order holders are asked; a plan carries it as an optional field
-PLAN_FIELDS = (*(f.name for f in fields(Plan) if f.name not in NOT_IN_FILES), CHOOSE)
-LISTS = ("names", "verify")
+SCALES = "scales"  # what weak peers may train: WIDTH:DEPTH:BITS each; an optional field too
+PLAN_FIELDS = (*(f.name for f in fields(Plan) if f.name not in NOT_IN_FILES), CHOOSE, SCALES)
+LISTS = ("names", "verify", SCALES)
+_LISTED = {SCALES: "scales such as 0.5 or 1:2"}
 Table = dict[str, Any]
 
 
@@ -124,7 +127,9 @@ def make_plan(table: Mapping[str, Any], home: bytes) -> Plan:
     for key in LISTS:
         value = table.get(key, [])
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise Misuse(f"the plan's {key} is a list of data names, not {value!r}")
+            raise Misuse(
+                f"the plan's {key} is a list of {_LISTED.get(key, 'data names')}, not {value!r}"
+            )
     mode = table.get("mode", MODES[0])
     if mode not in MODES:
         raise Misuse(f"there is no mode {mode!r}; {nearest(str(mode), MODES)}")
@@ -133,8 +138,11 @@ def make_plan(table: Mapping[str, Any], home: bytes) -> Plan:
     choose = values.pop(CHOOSE, "nearest")
     if choose not in POLICIES:
         raise Misuse(f"there is no choice {choose!r}; {nearest(str(choose), POLICIES)}")
-    extra = {} if choose == "nearest" else {CHOOSE_KEY: choose}
+    extra: dict[int, Any] = {} if choose == "nearest" else {CHOOSE_KEY: choose}
+    scales = values.pop(SCALES, ())
     try:
+        if scales:
+            extra[SCALES_KEY] = plain_scales([parse_scale(text) for text in scales])
         plan = Plan(home=home, **values, extra=extra)
         encode_plan(plan)
     except (ValueError, TypeError, OverflowError) as exc:
