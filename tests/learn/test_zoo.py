@@ -70,7 +70,10 @@ def test_init_depends_on_the_seed_alone_and_leaves_the_callers_dice() -> None:
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
-        ({"zoo": "gnn"}, "no recipe 'gnn' in the zoo; there are cnn, logits, mlp, prototypes, transformer, vgg11, vit"),
+        (
+            {"zoo": "gnn"},
+            "no recipe 'gnn' in the zoo; there are cnn, logits, mlp, prototypes, transformer, vgg11, vit",
+        ),
         ({}, "no recipe None"),
         ({"zoo": "cnn", **PICTURE, "depht": 3}, "no argument 'depht'; it has inputs, classes"),
         ({"zoo": "cnn", "inputs": [1, 8, 8]}, "lacks classes"),
