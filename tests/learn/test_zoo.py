@@ -72,7 +72,7 @@ def test_init_depends_on_the_seed_alone_and_leaves_the_callers_dice() -> None:
     [
         (
             {"zoo": "gnn"},
-            "no recipe 'gnn' in the zoo; there are cnn, logits, mlp, prototypes, transformer, vgg11, vit",
+            "no recipe 'gnn' in the zoo; there are cnn, logits, mlp, prototypes, transformer",
         ),
         ({}, "no recipe None"),
         ({"zoo": "cnn", **PICTURE, "depht": 3}, "no argument 'depht'; it has inputs, classes"),
