@@ -7,8 +7,8 @@ training. The same seed gives the same layers, to the bit, on one type of machin
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "RunError", "run"]
 
-TRAIN, TEST = "data/train", "data/test"
+TRAIN, TEST, PUBLIC = "data/train", "data/test", "public"
 Arrays = tuple[Any, Any]
 DataFn = Callable[[int, int], Arrays]
 
@@ -53,6 +53,7 @@ class Run:
     route: tuple[str, ...]  # node names in order of stops
     wire_bytes: int  # everything that crossed a link, each link counted
     seconds: float  # virtual time from start to home
+    residents: Mapping[str, nn.Module] = field(default_factory=dict)  # by node, as taught
 
 
 def run(
@@ -72,6 +73,8 @@ def run(
     body: tuple[int, int] | None = None,
     home: str = "",
     samples_per_s: float = 10_000.0,
+    residents: Mapping[str, nn.Module] | None = None,
+    public: Arrays | None = None,
     **learn: str | float | bool,
 ) -> Run:
     """Train `model` by letting it travel; every node that holds data trains the layers it gets.
@@ -83,23 +86,32 @@ def run(
     "ring:5". Where the topology names no holders, every node is one. `test` is (x, y) held at
     home, measured after each lap. `order`, `head`, `first`, `body` are a plan's; with
     `layers_per_stop` 0 the memory of each node decides. `walkers` above 1 travel at once and merge
-    by `merge` and `gate`. `choose` orders holders. All else goes to the trainer: epochs, ...
+    by `merge` and `gate`. `choose` orders holders. All else goes to the trainer: epochs, ... With
+    mode "distill" `residents`, models of nodes' own, learn from it and stay; all holders have
+    `public` (x, y), labels unused.
     Raises: ValueError, TypeError: arguments do not fit; RunError: nothing comes home.
     """
     graph = _graph(topology)
     holders = _holders(graph)
     home = _home(graph, home or holders[0])
+    own = _residents(holders, residents or {})
     shards = {name: _arrays(data(i, len(holders)), name) for i, name in enumerate(holders)}
     held_out = None if test is None else _arrays(test, "test")
-    held, device = _holdings(shards, held_out, home), Device(samples_per_s)
-    trial = Trial(graph, held, seed=seed, device=device, build=lambda _: copy.deepcopy(model))
-    base = frozen_count(find_layers(model))
+    trial = Trial(
+        graph,
+        _holdings(shards, held_out, home),
+        seed=seed,
+        device=Device(samples_per_s),
+        build=lambda _: copy.deepcopy(model),
+        residents=own,
+        common=_common(public),
+    )
     plan = Plan(
         recipe={"local": type(model).__qualname__},
         names=(TRAIN,),
         home=trial.world.hosts[home].key.public_key,
         mode=mode,
-        task="language" if next(iter(shards.values()))[1].ndim == 2 else "classification",
+        task=_task(shards),
         verify=(TEST,) if held_out is not None else (),
         laps=laps,
         order=order,
@@ -110,10 +122,33 @@ def run(
         full_laps=full_laps,
         min_holders=len(holders),
         seed=seed,
-        extra=_extra(learn) | ({BASE_KEY: base} if base else {}),
-        learn=learn,
+        extra=_extra(learn) | _base(model),
+        learn=learn | ({} if public is None else {"public": PUBLIC}),
     )
     return _travel(trial, trial.world.hosts[home], plan, model)
+
+
+def _base(model: nn.Module) -> dict[int, Any]:
+    count = frozen_count(find_layers(model))
+    return {BASE_KEY: count} if count else {}
+
+
+def _task(shards: Mapping[str, Arrays]) -> str:
+    return "language" if next(iter(shards.values()))[1].ndim == 2 else "classification"
+
+
+def _residents(holders: Sequence[str], residents: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    for name in residents:
+        if name not in holders:
+            raise ValueError(f"{name!r} has a resident and no data; holders: {', '.join(holders)}")
+    return dict(residents)
+
+
+def _common(public: Arrays | None) -> dict[str, Holding]:
+    if public is None:
+        return {}
+    x, y = _arrays(public, "the public set")
+    return {PUBLIC: Holding(x, y, 1 + int(y.max()))}
 
 
 def _extra(learn: dict[str, Any]) -> dict[int, Any]:
@@ -193,6 +228,7 @@ def _travel(trial: Trial, home: Host, plan: Plan, model: nn.Module) -> Run:
         route=tuple(entry["peer"] for entry in history if entry["kind"] == "stop"),
         wire_bytes=trial.tally.links_bytes,
         seconds=trial.world.now_us / 1e6,
+        residents=trial.taught(),
     )
 
 

@@ -6,6 +6,7 @@ learning by a stated device model. `mfd.run` and `mfd compare` are two faces of 
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,8 @@ from mfd.sim.world import Host, World
 from mfd.topology import Topology
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mfd.learn.holdings import Holding
     from mfd.learn.learner import Build
     from mfd.sim.wires import Link
@@ -175,14 +178,26 @@ class Trial:
         device: Device | None = None,
         build: Build | None = None,
         real_keys: bool = False,
+        residents: Mapping[str, nn.Module] | None = None,
+        common: Mapping[str, Holding] | None = None,
     ) -> None:
+        """`residents` are models of nodes' own; `common` is known to all that hold data, untold."""
+        self.residents = dict(residents or {})
+        self._learners: dict[str, Learner] = {}
         self.device = device or Device()
         self.tally = Tally()
         self.world = World(seed, signatures=Signatures(real=real_keys))
         self.on_work: Callable[[Work], None] = lambda work: None
         self.on_news: Callable[[str, float, Report], None] = lambda node, second, report: None
         for name, node in graph.nodes.items():
-            learner = Learner(held.get(name, {}), build=build, threads=1, memory=node.memory_bytes)
+            learner = Learner(
+                {**held.get(name, {}), **((common or {}) if name in held else {})},
+                build=build,
+                threads=1,
+                memory=node.memory_bytes,
+                resident=self.residents.get(name),
+            )
+            self._learners[name] = learner
             host = self.world.add(name, learner=_Node(self, name, learner, node.speed))
             for data_name, holding in held.get(name, {}).items():
                 host.hold(data_name, len(holding.x))
@@ -287,6 +302,11 @@ class Trial:
         manifest = version.manifest
         objects = {ref.digest: wrap_object(home.disk.read(ref.digest)) for ref in manifest.layers}
         return Packet(manifest, version.record, version.signature, objects)
+
+    def taught(self) -> dict[str, nn.Module]:
+        """Copies of the nodes' residents as they are now."""
+        own = {name: self._learners[name].resident for name in self.residents}
+        return {name: copy.deepcopy(one.module) for name, one in own.items() if one is not None}
 
     def names(self) -> dict[str, str]:
         """Peer ids, as reports show them, and the names of their nodes."""

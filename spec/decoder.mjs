@@ -476,7 +476,7 @@ const PLAN = [
   [0, "recipe", recipe],
   [2, "names", listOf(1, 64, NAME)],
   [4, "home", bytesOf(32)],
-  [6, "mode", oneOf("snake", "walk", "fedavg")],
+  [6, "mode", oneOf("snake", "walk", "fedavg", "distill")],
   [8, "task", text(1, 64)],
   [10, "verify", listOf(0, 64, NAME)],
   [12, "laps", int(1, 10000)],

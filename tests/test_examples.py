@@ -65,3 +65,13 @@ def test_own_model_snake() -> None:
     assert by_memory[1] != "0:5"
     assert by_memory[2] != "0:5"
     assert float(lines[1].split()[1].strip(",")) > 0.25
+
+
+def test_three_architectures() -> None:
+    """An MLP, a CNN and a ViT that teach each other know more than each alone; short form."""
+    *peers, _ = run("three_architectures.py", "3").splitlines()
+    pairs = [[float(part.split()[-1]) for part in line.split(",")] for line in peers]
+    gains = [taught - alone for alone, taught in pairs]
+    assert len(gains) == 3
+    assert min(gains) > -0.03, peers
+    assert sum(gains) / 3 > 0.05, peers

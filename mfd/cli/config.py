@@ -60,6 +60,7 @@ class Settings(BaseModel):
     allow_py: bool = False  # py: data addresses run the owner's code
     threads: int = Field(0, ge=0, le=1024)  # of the trainer; 0: torch decides
     memory: str | int = 0  # for a model and its training, as 2GiB; 0: no limit
+    resident: str | None = None  # recipe of this peer's own model, which never travels
     tls: bool = False
     api_token_file: str | None = None  # opens the API to other machines, with this token
     costs: dict[str, int] = Field(default_factory=dict)  # peer id or address -> unit 10 us

@@ -71,7 +71,9 @@ def send(
         typer.Argument(help="Which model, as cnn:inputs=1x8x8,classes=10; or a plan file."),
     ] = None,
     plan: Annotated[Path | None, typer.Option(help="Plan file (TOML).")] = None,
-    mode: Annotated[str | None, typer.Option(help="snake, walk, fedavg or gossip.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="snake, walk, fedavg, gossip or distill.")
+    ] = None,
     names: Annotated[
         list[str] | None,
         typer.Option(help="Data name whose holders are visited; digits means digits/... too."),
@@ -210,6 +212,27 @@ def layers(
 
     found = module_of(model, hf_order(Path(model), head, labels, lora), allow_py=allow_py)
     reading.layers(found, as_json=as_json)
+
+
+@app.command()
+def scale(
+    file: Annotated[Path, typer.Argument(help="The full model: .mfd, or .safetensors.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File: .mfd or .safetensors.")],
+    width: Annotated[str, typer.Option(help="Part of all channels or heads, as 0.5.")] = "1",
+    depth: Annotated[str, typer.Option(help="Part of the blocks, as 0.5, or how many.")] = "0",
+    bits: Annotated[int, typer.Option(help="Of a weight: 16, 8 or 4; 0: as it is.")] = 0,
+    recipe: Annotated[
+        str | None, typer.Option(help="Which model, where the file does not carry its plan.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a smaller version of a model: its first channels, its first blocks, coarser weights."""
+    from mfd.cli import scales
+
+    scales.scale_file(
+        file, out, width=width, depth=depth, bits=bits, recipe=recipe, as_json=as_json
+    )
 
 
 @app.command()

@@ -46,6 +46,12 @@ Hold = Annotated[
 ]
 
 
+Resident = Annotated[
+    str | None,
+    typer.Option(metavar="RECIPE", help="A model of this peer's own: walkers teach it."),
+]
+
+
 @app.command(epilog=EXIT_CODES)
 def peer(
     *,
@@ -72,6 +78,7 @@ def peer(
     memory: Annotated[
         str | None, typer.Option(metavar="BYTES", help="For a model and its training, as 2GiB.")
     ] = None,
+    resident: Resident = None,
     json_lines: Annotated[bool, typer.Option("--json", help="Every line is JSON.")] = False,
     until_eof: Annotated[
         bool, typer.Option("--until-eof", help="Stop when standard input ends.")
@@ -93,6 +100,7 @@ def peer(
     over["advertise"] = advertise or []
     over.update({} if open_network is None else {"open_network": open_network})
     flags = {"listen": listen, "custodian": custodian, "lan": lan, "memory": memory}
+    flags["resident"] = resident
     over.update({name: value for name, value in flags.items() if value})
     log_plainly("mfd-peer")
     settings = load_settings(config, over)

@@ -20,6 +20,7 @@ from mfd.cli.errors import Misuse, nearest, read_toml
 from mfd.core.ages import GATE_KEY, MERGE_KEY, RULES, WALKERS_KEY, gate_of, rule_of, walkers_of
 from mfd.core.walk import CHOOSE_KEY, POLICIES
 from mfd.packet.plan import MODES, Plan, encode_plan
+from mfd.packet.scales import SCALES_KEY, parse_scale, plain_scales
 
 __all__ = ["join_plan", "make_plan", "parse_recipe", "parse_sets", "read_plan"]
 
@@ -30,8 +31,10 @@ OPTIONAL = {  # fields that a plan carries by number: what they mean is checked 
     "merge": MERGE_KEY,
     "gate": GATE_KEY,
 }
-PLAN_FIELDS = (*(f.name for f in fields(Plan) if f.name not in NOT_IN_FILES), *OPTIONAL)
-LISTS = ("names", "verify")
+SCALES = "scales"  # what weak peers may train: WIDTH:DEPTH:BITS each; an optional field too
+PLAN_FIELDS = (*(f.name for f in fields(Plan) if f.name not in NOT_IN_FILES), *OPTIONAL, SCALES)
+LISTS = ("names", "verify", SCALES)
+_LISTED = {SCALES: "scales such as 0.5 or 1:2"}
 Table = dict[str, Any]
 
 
@@ -130,7 +133,9 @@ def make_plan(table: Mapping[str, Any], home: bytes) -> Plan:
     for key in LISTS:
         value = table.get(key, [])
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise Misuse(f"the plan's {key} is a list of data names, not {value!r}")
+            raise Misuse(
+                f"the plan's {key} is a list of {_LISTED.get(key, 'data names')}, not {value!r}"
+            )
     mode = table.get("mode", MODES[0])
     if mode not in MODES:
         raise Misuse(f"there is no mode {mode!r}; {nearest(str(mode), MODES)}")
@@ -138,9 +143,12 @@ def make_plan(table: Mapping[str, Any], home: bytes) -> Plan:
     values["body"] = _layers(table.get("body"))
     given = {key: values.pop(key) for key in OPTIONAL if key in values}
     plain = {"walkers": 1, "choose": "" if mode == "gossip" else "nearest"}
-    told = {k: v for k, v in given.items() if v != plain.get(k)}
+    extra: dict[int, Any] = {OPTIONAL[k]: v for k, v in given.items() if v != plain.get(k)}
+    scales = values.pop(SCALES, ())
     try:
-        plan = Plan(home=home, **values, extra={OPTIONAL[k]: v for k, v in told.items()})
+        if scales:
+            extra[SCALES_KEY] = plain_scales([parse_scale(text) for text in scales])
+        plan = Plan(home=home, **values, extra=extra)
         _check_optional(plan, given)
         encode_plan(plan)
     except (ValueError, TypeError, OverflowError) as exc:

@@ -18,6 +18,7 @@ from typing import Any
 
 from mfd.cli.config import Settings, read_secret
 from mfd.cli.errors import HINT, Bug, Misuse
+from mfd.cli.plans import parse_recipe
 from mfd.core.config import Config
 from mfd.core.events import CommandFailed
 from mfd.core.peer import Peer
@@ -58,6 +59,8 @@ class Started:
 
 def check_holdings(settings: Settings) -> None:
     """Find what is wrong with the data of this peer, before anything starts. Raises: Misuse."""
+    if not settings.hold and settings.resident:
+        raise Misuse("--resident is for peers that hold data (--hold): others learn nothing")
     if not settings.hold:
         return  # a relay loads nothing of the learner
     from mfd.learn.errors import HoldingError
@@ -120,6 +123,8 @@ def make_node(settings: Settings, state: Path, on_report: Callable[[Json], None]
             allow_py=settings.allow_py,
             threads=settings.threads,
             memory=parse_bytes(settings.memory),
+            resident=parse_recipe(settings.resident) if settings.resident else None,
+            folder=state / "resident",
         ),
         tls=Tls.fresh() if settings.tls else None,
         costs=settings.costs,

@@ -83,15 +83,20 @@ def make_walker(module: nn.Module, plan: Plan, keys: KeyPair) -> tuple[str, list
     """Sign a walker and return its id and its injection file. Raises: Misuse."""
     from mfd.learn.errors import LearnError
     from mfd.learn.layers import find_layers, pack
+    from mfd.learn.sharing import Sharing
     from mfd.learn.training import Options
 
     try:
-        Options.of(plan.learn)
+        if plan.mode == "distill":
+            Sharing.of(plan.learn)
+        else:
+            Options.of(plan.learn)
         layers = [(layer.name, pack(module, layer)) for layer in find_layers(module)]
     except LearnError as exc:
         raise Misuse(str(exc)) from exc
     software = f"mfd {mfd.__version__}"
-    birth = bear(plan, layers, keys, nonce=os.urandom(NONCE_BYTES), software=software)
+    nonce = os.urandom(NONCE_BYTES)
+    birth = bear(plan, layers, keys, nonce=nonce, software=software)
     event = birth.event
     objects: dict[bytes, LayerObject] = {item.digest: item for item in birth.objects}
     packet = Packet(decode_manifest(event.manifest), event.manifest, event.signature, objects)

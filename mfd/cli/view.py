@@ -155,8 +155,21 @@ def _stop(report: Json) -> str:
         f"{printable(report.get('layers', ''))}  loss {_number(report.get('loss_before'))} -> "
         f"{_number(report.get('loss'))}  came {data_size(report.get('came_bytes') or 0)}  "
         f"{_number(report.get('samples'), '{:.0f}')} samples in "
-        f"{_number(report.get('seconds'), '{:.1f}')} s"
+        f"{_number(report.get('seconds'), '{:.1f}')} s{_part(report)}"
     )
+
+
+def _part(report: Json) -> str:
+    """Say which version inside the model was trained, where it was not the full one."""
+    parts = [f"width {width:g}" for width in (_float(report, "width"),) if 0 < width < 1]
+    cuts = ((name, _float(report, name)) for name in ("depth", "bits"))
+    parts += [f"{name} {number:g}" for name, number in cuts if number]
+    return f"  trained as {', '.join(parts)}" if parts else ""
+
+
+def _float(report: Json, key: str) -> float:
+    value = report.get(key)
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _number(value: Any, form: str = "{:.4f}") -> str:

@@ -22,6 +22,8 @@ from mfd.packet.task import LayerRef
 
 __all__ = ["Birth", "bear"]
 
+TABLES = {"logits": Kind.LOGITS, "prototypes": Kind.PROTOTYPES}
+
 
 @dataclass(frozen=True, slots=True)
 class Birth:
@@ -30,6 +32,14 @@ class Birth:
     walker: bytes
     event: Injected
     objects: tuple[LayerObject, ...]
+
+
+def _kind_of(plan: Plan) -> Kind:
+    """What the layers of a plan's walker hold: a model, adapters on a base, or a shared table."""
+    if BASE_KEY in plan.extra:
+        return Kind.ADAPTER
+    share = plan.learn.get("share") if plan.mode == "distill" else None
+    return TABLES.get(str(share), Kind.LAYERS)
 
 
 def bear(
@@ -62,7 +72,7 @@ def bear(
             for index, (name, layer) in enumerate(layers)
         ),
         plan=genesis.plan,
-        kind=Kind.ADAPTER if BASE_KEY in plan.extra else Kind.LAYERS,
+        kind=_kind_of(plan),
         progress=Progress(),
         claims={},
         software=software,

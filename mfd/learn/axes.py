@@ -63,24 +63,35 @@ def _scaled_mlp(recipe: Recipe, by: Scale) -> dict[str, Any]:
     return {"hidden": [by.kept(units) for units in recipe.get("hidden", (64, 64))]}
 
 
-def _convolutions(count: int, units: int) -> Cuts:
+def _convolutions(count: int, units: int, *, exits: bool) -> Cuts:
     """Cut channels: of the first convolution its outputs alone, and what a norm keeps of each."""
     cuts: Cuts = {}
     for i in range(1, count + 1):
-        cuts[f"conv{i}.0.weight"] = [[0, units], *([[1, units]] if i > 1 else [])]
-        cuts[f"conv{i}.0.bias"] = [[0, units]]
+        place = f"conv{i}.body" if exits else f"conv{i}"
+        cuts[f"{place}.0.weight"] = [[0, units], *([[1, units]] if i > 1 else [])]
+        cuts[f"{place}.0.bias"] = [[0, units]]
         for part in ("weight", "bias", "running_mean", "running_var"):
-            cuts[f"conv{i}.1.{part}"] = [[0, units]]
+            cuts[f"{place}.1.{part}"] = [[0, units]]
+        if exits:
+            cuts[f"conv{i}.exit.2.weight"] = [[1, units]]
     return cuts
 
 
 def _cnn(recipe: Recipe) -> Axes:
     width, hidden = recipe.get("width", 16), _cnn_hidden(recipe)
-    cuts = _convolutions(4, width)
-    cuts["fc.1.weight"] = [[0, hidden], [1, width]]
-    cuts["fc.1.bias"] = [[0, hidden]]
-    cuts["head.weight"] = [[1, hidden]]
-    return {"tensors": cuts, "blocks": []}
+    exits, depth = recipe.get("exits", False), recipe.get("depth", 4)
+    cuts = _convolutions(depth, width, exits=exits)
+    fc, head = ("conv4.exit.1", "conv4.exit.3") if exits else ("fc.1", "head")
+    if depth == 4:
+        cuts.pop("conv4.exit.2.weight", None)
+        cuts[f"{fc}.weight"] = [[0, hidden], [1, width]]
+        cuts[f"{fc}.bias"] = [[0, hidden]]
+        cuts[f"{head}.weight"] = [[1, hidden]]
+    return {"tensors": cuts, "blocks": _blocks("conv", depth) if exits else []}
+
+
+def _blocks(name: str, depth: int) -> list[str]:
+    return [f"{name}{i}" for i in range(1, depth + 1)]
 
 
 def _cnn_hidden(recipe: Recipe) -> int:
@@ -90,35 +101,63 @@ def _cnn_hidden(recipe: Recipe) -> int:
 
 def _scaled_cnn(recipe: Recipe, by: Scale) -> dict[str, Any]:
     width, hidden = recipe.get("width", 16), _cnn_hidden(recipe)
-    return {"width": by.kept(width), "hidden": by.kept(hidden)}
+    return {"width": by.kept(width), "hidden": by.kept(hidden), **_depth(by)}
+
+
+def _depth(by: Scale) -> dict[str, Any]:
+    return {"depth": by.depth} if by.depth else {}
 
 
 def _vgg11(recipe: Recipe) -> Axes:
     width = recipe.get("width", 64)
-    cuts = _convolutions(8, width)
-    cuts["head.3.weight"] = [[1, width]]
-    return {"tensors": cuts, "blocks": []}
+    exits, depth = recipe.get("exits", False), recipe.get("depth", 8)
+    cuts = _convolutions(depth, width, exits=exits)
+    if not exits:
+        cuts["head.3.weight"] = [[1, width]]
+    return {"tensors": cuts, "blocks": _blocks("conv", depth) if exits else []}
 
 
 def _scaled_vgg11(recipe: Recipe, by: Scale) -> dict[str, Any]:
-    return {"width": by.kept(recipe.get("width", 64))}
+    return {"width": by.kept(recipe.get("width", 64)), **_depth(by)}
 
 
 def _transformer(recipe: Recipe) -> Axes:
     heads, depth = recipe.get("heads", 4), recipe.get("depth", 4)
-    one, both = [[0, heads]], [[0, heads], [1, heads]]
     inside = [[1, heads]]
     cuts: Cuts = {"embedding.token.weight": inside, "embedding.position.weight": inside}
+    return _attention(cuts, heads, depth, end="1", exits=recipe.get("exits", False))
+
+
+def _attention(cuts: Cuts, heads: int, depth: int, *, end: str, exits: bool) -> Axes:
+    """Cut whole heads of attention, and as much of all that is as wide as they are together."""
+    one, both = [[0, heads]], [[0, heads], [1, heads]]
+    place, head = ("*.body", "*.exit") if exits else ("*", "head")
     for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias", "out.bias"):
-        cuts[f"*.{name}"] = one
-    cuts["*.qkv.weight"] = [[0, heads, 3], [1, heads]]
-    cuts["*.qkv.bias"] = [[0, heads, 3]]
+        cuts[f"{place}.{name}"] = one
+    cuts[f"{place}.qkv.weight"] = [[0, heads, 3], [1, heads]]
+    cuts[f"{place}.qkv.bias"] = [[0, heads, 3]]
     for name in ("out.weight", "mlp.0.weight", "mlp.2.weight"):
-        cuts[f"*.{name}"] = both
-    cuts["*.mlp.0.bias"] = cuts["*.mlp.2.bias"] = one
-    cuts["head.0.weight"] = cuts["head.0.bias"] = one
-    cuts["head.1.weight"] = inside
-    return {"tensors": cuts, "blocks": [f"block{i}" for i in range(1, depth + 1)]}
+        cuts[f"{place}.{name}"] = both
+    cuts[f"{place}.mlp.0.bias"] = cuts[f"{place}.mlp.2.bias"] = one
+    cuts[f"{head}.0.weight"] = cuts[f"{head}.0.bias"] = one
+    cuts[f"{head}.{end}.weight"] = [[1, heads]]
+    return {"tensors": cuts, "blocks": _blocks("block", depth)}
+
+
+def _vit(recipe: Recipe) -> Axes:
+    heads, depth = recipe.get("heads", 4), recipe.get("depth", 3)
+    cuts: Cuts = {
+        "patches.square.weight": [[0, heads]],
+        "patches.square.bias": [[0, heads]],
+        "patches.position.weight": [[1, heads]],
+    }
+    return _attention(cuts, heads, depth, end="2", exits=recipe.get("exits", False))
+
+
+def _scaled_vit(recipe: Recipe, by: Scale) -> dict[str, Any]:
+    width, heads = recipe.get("width", 32), recipe.get("heads", 4)
+    kept = by.kept(heads)
+    return {"width": width // heads * kept, "heads": kept, **_depth(by)}
 
 
 def _scaled_transformer(recipe: Recipe, by: Scale) -> dict[str, Any]:
@@ -133,4 +172,5 @@ _KNOWN: dict[str, tuple[Callable[[Recipe], Axes], Callable[[Recipe, Scale], dict
     "cnn": (_cnn, _scaled_cnn),
     "vgg11": (_vgg11, _scaled_vgg11),
     "transformer": (_transformer, _scaled_transformer),
+    "vit": (_vit, _scaled_vit),
 }

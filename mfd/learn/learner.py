@@ -12,18 +12,24 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mfd.learn.errors import LearnError
 from mfd.learn.holdings import Holding, load
 from mfd.packet.objects import Buffer, LayerObject
 from mfd.packet.plan import Plan, decode_plan
+from mfd.packet.scales import scales_of
 from mfd.packet.task import LayerRef, LearnResult, LearnTask
 
 if TYPE_CHECKING:
     from torch import nn
 
     from mfd.learn.layers import Layer
+    from mfd.learn.resident import Resident
+    from mfd.learn.scaled import Part
+    from mfd.learn.sharing import Visit
+    from mfd.learn.stop import Smaller
 
 __all__ = ["Learner"]
 
@@ -40,7 +46,10 @@ class Learner:
 
     `holdings`: data name -> address (see mfd.learn.holdings) or the data itself. `build` makes the
     modules of recipes that are not in the zoo, {"local": ...}, from the owner's own code. `memory`
-    is what a model and its training may take, in bytes (mfd.learn.memory); 0: no limit.
+    is what a model and its training may take, in bytes (mfd.learn.memory); 0: no limit; where the
+    model does not fit, the first of the plan's scales that does is trained. `resident`, a recipe or
+    a module, is this peer's own model, which learns from walkers of mode `distill`; it is kept in
+    `folder`, where that is given.
     """
 
     def __init__(
@@ -51,6 +60,8 @@ class Learner:
         allow_py: bool = False,
         threads: int = 0,
         memory: int = 0,
+        resident: Mapping[str, Any] | nn.Module | None = None,
+        folder: str | Path | None = None,
     ) -> None:
         self._addresses = dict(holdings)
         self._loaded: dict[str, Holding] = {
@@ -60,10 +71,27 @@ class Learner:
         self._allow_py = allow_py
         self._threads = threads  # 0: what torch has when the first task comes
         self._memory = memory
+        self._resident_model, self._folder = resident, folder
+        self._resident: Resident | None = None
         self._recipe = ""
         self._module: nn.Module | None = None
         self._layers: list[Layer] = []
         self._content: dict[int, bytes] = {}  # layer index -> digest of what the module holds
+
+    @property
+    def resident(self) -> Resident | None:
+        """This peer's own model, if it has one. Raises: LearnError where it cannot be made."""
+        if self._resident is None and self._resident_model is not None:
+            from mfd.learn.resident import Resident
+
+            folder = None if self._folder is None else Path(self._folder)
+            self._resident = Resident(self._resident_model, folder)
+        return self._resident
+
+    def check_resident(self) -> None:
+        """Raises: LearnError where the resident cannot be built, or its file is of another."""
+        if self.resident is not None:
+            _ = self.resident.module
 
     def describe(self, name: str) -> dict[str, Any]:
         """Samples and label counts of a holding. Raises: LearnError, HoldingError."""
@@ -118,11 +146,27 @@ class Learner:
         cancelled: Callable[[], bool] | None,
     ) -> LearnResult:
         from mfd.learn.layers import free_ranges, frozen_count, indices_of
+        from mfd.learn.scaled import train_part
         from mfd.learn.states import pack_with, state_of
         from mfd.learn.training import Options, train_blocks
 
         holding = self._holding_for(task, plan)
+        if plan.mode == "distill":
+            at = self._visit(task, plan, holding, (progress, cancelled))
+            return self._shared(task, plan, at, read, write)
         options = Options.of(plan.learn)
+        if (part := self._part(task, plan, holding)) is not None:
+            return train_part(
+                part,
+                task,
+                holding,
+                read,
+                write,
+                options=options,
+                budget=self._memory,
+                progress=progress,
+                cancelled=cancelled,
+            )
         module = self._prepare(task, plan, read)
         ranges, base = free_ranges(task.trained, self._layers), frozen_count(self._layers)
         indices = indices_of(ranges, len(self._layers))
@@ -144,18 +188,89 @@ class Learner:
             carried=state,
             progress=progress,
             cancelled=cancelled,
+            smaller=self._smaller(plan, module, indices),
         )
         claims = {**done.claims, "labels": float(len(holding.labels()))}
+        kept, places = done.carried if carries else {}, indices_of(done.trained, len(self._layers))
+        packed = [(index, pack_with(module, self._layers[index], kept)) for index in places]
+        return LearnResult(self._changed(task, packed, write), claims, done.trained)
+
+    def _shared(
+        self, task: LearnTask, plan: Plan, at: Visit, read: Read, write: Write
+    ) -> LearnResult:
+        """Let the walker and the resident learn from each other."""
+        from mfd.learn.layers import pack
+        from mfd.learn.sharing import Sharing, visit
+
+        module = self._prepare(task, plan, read)
+        self._content = {}  # whatever comes: it no longer holds what was loaded
+        claims = visit(module, self.resident, at, *Sharing.of(plan.learn))
+        packed = [(layer.index, pack(module, layer)) for layer in self._layers]
+        claims["labels"] = float(len(at.holding.labels()))
+        return LearnResult(self._changed(task, packed, write), claims)
+
+    def _changed(
+        self, task: LearnTask, packed: list[tuple[int, LayerObject]], write: Write
+    ) -> tuple[LayerRef, ...]:
+        """Write those layers that are others than the task's, and say which they are."""
         changed = []
-        for index in indices_of(done.trained, len(self._layers)):
-            made = pack_with(module, self._layers[index], done.carried if carries else {})
+        for index, made in packed:
             self._content[index] = made.digest
             if made.digest != task.layers[index].digest:
                 write(made)
-                changed.append(
-                    LayerRef(index, self._layers[index].name, made.digest, made.raw_bytes)
-                )
-        return LearnResult(tuple(changed), claims, done.trained)
+                name = self._layers[index].name
+                changed.append(LayerRef(index, name, made.digest, made.raw_bytes))
+        return tuple(changed)
+
+    def _visit(
+        self,
+        task: LearnTask,
+        plan: Plan,
+        holding: Holding,
+        watch: tuple[Callable[[float], None] | None, Callable[[], bool] | None],
+    ) -> Visit:
+        """What a walker of mode `distill` finds here."""
+        from mfd.learn.sharing import Sharing, Visit
+
+        sharing, _ = Sharing.of(plan.learn)
+        public = self._public(sharing.public) if sharing.public else None
+        if public is not None and public.x.shape[1:] != holding.x.shape[1:]:
+            raise LearnError(
+                f"the public set {sharing.public!r} has samples of shape "
+                f"{list(public.x.shape[1:])}, {task.name!r} of {list(holding.x.shape[1:])}"
+            )
+        return Visit(holding, public, plan.laps, task.journey, task.seed, *watch)
+
+    def _public(self, name: str) -> Holding:
+        try:
+            return self._holding(name)
+        except LearnError as exc:
+            raise LearnError(f"the plan shares on a public set: {exc}") from exc
+
+    def _part(self, task: LearnTask, plan: Plan, holding: Holding) -> Part | None:
+        """What of the model fits this peer's memory; None: all of it, or as it comes."""
+        from mfd.learn.scaled import choose, refusal
+        from mfd.learn.training import Options
+
+        scales = scales_of(plan)
+        if not self._memory or not scales or "zoo" not in plan.recipe:
+            return None
+        options = Options.of(plan.learn)
+        return choose(
+            plan.recipe,
+            scales,
+            [ref.name for ref in task.layers],
+            refusal=lambda recipe, work: refusal(recipe, holding, options, work, self._memory),
+            task=task,
+        )
+
+    def _smaller(self, plan: Plan, module: nn.Module, indices: list[int]) -> Smaller | None:
+        """Versions inside the model, which learn along where all of it does."""
+        from mfd.learn.scaled import nested
+
+        if len(indices) < len(self._layers) or "zoo" not in plan.recipe:
+            return None
+        return nested(plan.recipe, scales_of(plan), module)
 
     def _measure(
         self, task: LearnTask, plan: Plan, read: Read, cancelled: Callable[[], bool] | None
@@ -164,6 +279,12 @@ class Learner:
 
         holding = self._holding_for(task, plan)
         module = self._prepare(task, plan, read)
+        if plan.mode == "distill":
+            from mfd.learn.sharing import Sharing, measure_both
+
+            sharing, _ = Sharing.of(plan.learn)
+            found = measure_both(module, self.resident, holding, sharing, cancelled)
+            return LearnResult((), found)
         return LearnResult((), measure(module, holding, cancelled=cancelled))
 
     def _merge(self, task: LearnTask, plan: Plan, read: Read, write: Write) -> LearnResult:

@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's own name
 from torch import nn
 
 from mfd.learn.errors import LearnError
+from mfd.learn.exits import divergence, early_answers, joint_loss
 from mfd.learn.holdings import Holding
 from mfd.learn.layers import find_layers, split_at
 from mfd.learn.measuring import inputs_for
@@ -21,7 +22,9 @@ from mfd.learn.options import Options
 from mfd.learn.rows import Rows, Schedule, tensors_of
 from mfd.learn.stepping import Stepper
 
-__all__ = ["Stop", "prior", "thaw"]
+__all__ = ["Smaller", "Stop", "prior", "thaw"]
+
+Smaller = Callable[[torch.Tensor], list[torch.Tensor]]  # a batch -> answers of versions inside
 
 PRIOR_COUNT = 1.0  # imagined samples of every label
 
@@ -42,6 +45,7 @@ class Stop:
     ) -> None:
         """`micro` samples are in memory at once; `keep` bytes of rows may be kept."""
         self.options = options
+        self.smaller: Smaller | None = None
         self.micro = min(micro or schedule.batch, schedule.batch)
         self.x, self.y = tensors_of(holding, schedule.used)
         self._convert = inputs_for(module)
@@ -95,7 +99,13 @@ class Stop:
     def loss(self, rows: torch.Tensor) -> torch.Tensor:
         """Mean loss of some samples, with what stands between it and forgetting."""
         with self._cast():
-            logits = self.rest(self.inputs(rows))
+            answer, others = early_answers(self.rest, self.inputs(rows))
+            if self.smaller is not None:
+                others = [*others, *self.smaller(self._raw(rows))]
+        tau = self.options.temperature
+        return joint_loss(lambda said: self._loss(said, rows), answer, others, tau)
+
+    def _loss(self, logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         logits = logits.float()
         classes, options = logits.shape[-1], self.options
         target = self.y[rows].to(logits.device, torch.int64).reshape(-1)
@@ -106,13 +116,9 @@ class Stop:
             adjusted = flat + options.logit_adjustment * local
         loss = F.cross_entropy(adjusted, target)
         if self.teacher is not None:
-            tau = options.temperature
             with self._cast():
                 opinion = self.teacher(rows)
-            wanted = F.log_softmax(opinion.float().reshape(-1, classes) / tau, dim=-1)
-            student = F.log_softmax(flat / tau, dim=-1)
-            kl = F.kl_div(student, wanted, reduction="batchmean", log_target=True)
-            loss = loss + options.distill * tau * tau * kl
+            loss = loss + options.distill * divergence(flat, opinion, options.temperature)
         return loss
 
 

@@ -3,7 +3,8 @@
     | u32 LE body bytes | body: one MessagePack map |      both ways, on stdin and stdout
 
     request                                                  answer
-    {id, op: "hello", holdings, allow_py, threads, memory}   {id, ok: true}
+    {id, op: "hello", holdings, allow_py, threads,
+     memory, resident, folder}                               {id, ok: true}
     {id, op: "describe", name}                               {id, ok: true, samples, labels}
     {id, op: "perform", task, objects, out}                  {id, progress}*, {id, ok: true, result}
     {id, op: "cancel", target}                               {id, ok: true}; the target fails
@@ -153,8 +154,11 @@ class Trainer:
                 allow_py=bool(request.get("allow_py", False)),
                 threads=int(request.get("threads") or 0),
                 memory=int(request.get("memory") or 0),
+                resident=request.get("resident"),
+                folder=request.get("folder"),
             )
             self._memory = int(request.get("memory") or 0)
+            self._learner.check_resident()
             return {}
         if self._learner is None:
             raise LearnError("the trainer was not told what this peer holds: send hello first")

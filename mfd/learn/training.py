@@ -21,7 +21,7 @@ from mfd.learn.measuring import measure
 from mfd.learn.memory import Fit, Meter, fit, is_want_of_memory, state_bytes
 from mfd.learn.options import DEFAULTS, Options, rate
 from mfd.learn.rows import ENDLESS, Schedule
-from mfd.learn.stop import Stop
+from mfd.learn.stop import Smaller, Stop
 from mfd.packet.task import Range
 
 __all__ = ["DEFAULTS", "Options", "Outcome", "measure", "train", "train_blocks"]
@@ -88,10 +88,12 @@ def train_blocks(
     carried: Mapping[str, torch.Tensor] | None = None,
     progress: Progress | None = None,
     cancelled: Check | None = None,
+    smaller: Smaller | None = None,
 ) -> Outcome:
     """Train as `train` does, by blocks (mfd.packet.task.LearnTask) within `budget` bytes, 0: any.
 
-    `carried` is the optimiser's state of earlier stops. Raises: as train.
+    `carried` is the optimiser's state of earlier stops; `smaller` gives what versions inside the
+    model answer to a batch: they learn along. Raises: as train.
     """
     options = options or Options()
     chosen = indices_of(trained, len(find_layers(module)))
@@ -109,6 +111,7 @@ def train_blocks(
             budget=budget,
         )
         run = _Run(module, holding, options, fitted, seed)
+        run.smaller = smaller
         run.tell, run.cancelled, run.state = progress, cancelled, dict(carried or {})
         claims = run.claims(journey, device)
     except (RuntimeError, MemoryError) as exc:
@@ -146,6 +149,7 @@ class _Run:
         self.module, self.holding, self.options = module, holding, options
         self.fitted, self.seed = fitted, seed
         self.tell: Progress | None = None
+        self.smaller: Smaller | None = None
         self.cancelled: Check | None = None
         self.state: dict[str, torch.Tensor] = {}
         self.steps = self.samples = 0
@@ -206,6 +210,7 @@ class _Run:
             micro=self.fitted.micro,
             keep=self.fitted.keep,
         )
+        stop.smaller = self.smaller
         if options.carry:
             stop.stepper.resume(self.state)
         seconds, started = options.seconds / count, time.monotonic()

@@ -17,6 +17,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name
 from torch import nn
 
+from mfd.learn.exits import Stage
+from mfd.learn.tables import Table
+
 __all__ = ["ZOO", "build", "init"]
 
 EXTENT_MAX = 1 << 16  # one width, length or number of classes
@@ -56,6 +59,9 @@ def _check(name: str, key: str, value: object, *, like: object) -> None:
             raise ValueError(f"recipe {name!r}: {key} has {len(value)} entries > {DEPTH_MAX}")
         for entry in value:
             _check(name, "an entry of " + key, entry, like=0)
+    elif isinstance(like, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"recipe {name!r}: {key} is true or false, not {value!r}")
     elif isinstance(like, str):
         if not isinstance(value, str):
             raise ValueError(f"recipe {name!r}: {key} is a word, not {value!r}")
@@ -97,13 +103,23 @@ POOL_AFTER = ((), (4,), (2, 4), (1, 3, 4), (1, 2, 3, 4))  # which convolutions h
 
 
 def cnn(
-    inputs: Sequence[int], classes: int, width: int = 16, hidden: int = 0, norm: str = "group"
+    inputs: Sequence[int],
+    classes: int,
+    width: int = 16,
+    hidden: int = 0,
+    norm: str = "group",
+    *,
+    exits: bool = False,
+    depth: int = 4,
 ) -> Layers:
     """Six layers: four convolutions, one hidden layer, the head.
 
     50k parameters on 8x8x1 and 108k on 28x28x1. `hidden` 0: 64 for small pictures, else 128.
+    With `exits` four layers, each a convolution and its exit, of which the last is hidden layer and
+    head; `depth` keeps the first of them.
     Shape: x_BCHW -> logits (B, classes)
     """
+    _check_depth(depth, 4, exits=exits)
     channels, height, breadth = _picture(inputs)
     side = min(height, breadth)
     pools = next((p for p in range(5) if side >> p <= 3), 4)
@@ -114,27 +130,65 @@ def cnn(
         layers[f"conv{i}"] = _convolution(widths[i - 1], widths[i], norm=norm, pooled=pooled)
     flat = widths[4] * (height >> pools) * (breadth >> pools)
     hidden = hidden or (64 if side < 16 else 128)
-    layers["fc"] = nn.Sequential(nn.Flatten(), nn.Linear(flat, hidden), nn.ReLU())
+    full = (nn.Linear(flat, hidden), nn.ReLU())
+    if exits:
+        heads: list[nn.Module] = [_exit(widths[i], classes, side=3) for i in (1, 2, 3)]
+        heads.append(nn.Sequential(nn.Flatten(), *full, nn.Linear(hidden, classes)))
+        return _stages(layers, heads, depth)
+    layers["fc"] = nn.Sequential(nn.Flatten(), *full)
     layers["head"] = nn.Linear(hidden, classes)
     return layers
+
+
+def _check_depth(depth: int, full: int, *, exits: bool) -> None:
+    if depth > full or (depth < full and not exits):
+        raise TypeError(f"depth is at most {full}, and less of it needs exits: exits=true")
+
+
+def _exit(channels: int, classes: int, *, side: int) -> nn.Sequential:
+    """An answer from a picture of features: means over side x side fields, then one layer."""
+    flat = channels * side * side
+    return nn.Sequential(nn.AdaptiveAvgPool2d(side), nn.Flatten(), nn.Linear(flat, classes))
+
+
+def _stages(bodies: Layers, heads: Sequence[nn.Module], depth: int) -> Layers:
+    """Give each of the first `depth` bodies its exit."""
+    kept = list(zip(bodies.items(), heads, strict=True))[:depth]
+    return OrderedDict(
+        (name, Stage(body, head, last=i == depth))
+        for i, ((name, body), head) in enumerate(kept, start=1)
+    )
 
 
 VGG11 = ((64, True), (128, True), (256, False), (256, True), (512, False), (512, True))
 
 
 def vgg11(
-    inputs: Sequence[int], classes: int, width: int = 64, norm: str = "group", dropout: float = 0.0
+    inputs: Sequence[int],
+    classes: int,
+    width: int = 64,
+    norm: str = "group",
+    dropout: float = 0.0,
+    *,
+    exits: bool = False,
+    depth: int = 8,
 ) -> Layers:
     """Eight convolutions and one head of 512 x classes: 9.2 M parameters on 32x32x3 without norms.
 
+    With `exits` eight layers, each a convolution and its head; `depth` keeps the first of them.
     Source: Simonyan and Zisserman 2015, configuration A. `width` 64 is the published one.
     """
+    _check_depth(depth, 8, exits=exits)
     channels, _, _ = _picture(inputs)
+    widths = []
     layers: Layers = OrderedDict()
     for i, (published, pooled) in enumerate((*VGG11, (512, False), (512, True)), start=1):
         out = published * width // 64
         layers[f"conv{i}"] = _convolution(channels, out, norm=norm, pooled=pooled)
         channels = out
+        widths.append(out)
+    if exits:
+        return _stages(layers, [_exit(w, classes, side=1) for w in widths], depth)
     front = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout)]
     layers["head"] = nn.Sequential(*front, nn.Linear(channels, classes))
     return layers
@@ -155,10 +209,16 @@ def _convolution(source: int, target: int, *, norm: str, pooled: bool) -> nn.Seq
             parts.append(nn.GroupNorm(groups, target))
         case "batch":
             parts.append(nn.BatchNorm2d(target))
+        case "fours":  # a slice of whole fours is normalised as in the full model
+            parts.append(
+                nn.GroupNorm(target // next(g for g in (4, 2, 1) if target % g == 0), target)
+            )
+        case "static":  # of the batch at hand, in measuring too: nothing runs, nothing is merged
+            parts.append(nn.BatchNorm2d(target, track_running_stats=False))
         case "none":
             pass
         case _:
-            raise TypeError(f"norm is group, batch or none, not {norm!r}")
+            raise TypeError(f"norm is group, fours, batch, static or none, not {norm!r}")
     parts.append(nn.ReLU())
     if pooled:
         parts.append(nn.MaxPool2d(2))
@@ -180,13 +240,14 @@ class Embedding(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm causal attention and MLP: x_BTD -> x_BTD."""
+    """Pre-norm attention, causal or not, and MLP: x_BTD -> x_BTD."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, *, causal: bool = True) -> None:
         super().__init__()
         if width % heads:
             raise TypeError(f"width {width} is not a multiple of {heads} heads")
         self.heads = heads
+        self.causal = causal
         self.norm1 = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
@@ -199,7 +260,7 @@ class Block(nn.Module):
         batch, length, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, T, D / heads)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
         y: torch.Tensor = x + self.mlp(self.norm2(x))
         return y
@@ -213,13 +274,85 @@ def transformer(
     depth: int = 4,
     heads: int = 4,
     dropout: float = 0.0,
+    exits: bool = False,
 ) -> Layers:
-    """A causal language model: tokens_BT -> logits_BTV."""
+    """A causal language model: tokens_BT -> logits_BTV. With `exits` each block has its head."""
     layers: Layers = OrderedDict(embedding=Embedding(vocabulary, length, width))
-    for i in range(1, depth + 1):
-        layers[f"block{i}"] = Block(width, heads, dropout)
-    layers["head"] = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vocabulary))
-    return layers
+    blocks: Layers = OrderedDict(
+        (f"block{i}", Block(width, heads, dropout)) for i in range(1, depth + 1)
+    )
+    ends = [
+        nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vocabulary))
+        for _ in range(depth if exits else 1)
+    ]
+    if exits:
+        return OrderedDict([*layers.items(), *_stages(blocks, ends, depth).items()])
+    return OrderedDict([*layers.items(), *blocks.items(), ("head", ends[0])])
+
+
+class Patches(nn.Module):
+    """Squares of a picture as tokens, with learned positions: x_BCHW -> x_BTD."""
+
+    def __init__(self, inputs: Sequence[int], patch: int, width: int) -> None:
+        super().__init__()
+        channels, height, breadth = _picture(inputs)
+        if height % patch or breadth % patch:
+            raise TypeError(f"a picture of {height} x {breadth} has no whole patches of {patch}")
+        self.square = nn.Conv2d(channels, width, patch, stride=patch)
+        self.position = nn.Embedding((height // patch) * (breadth // patch), width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x_BTD = self.square(x).flatten(2).transpose(1, 2)  # noqa: N806
+        y: torch.Tensor = x_BTD + self.position.weight
+        return y
+
+
+class Mean(nn.Module):
+    """Mean over tokens: x_BTD -> x_BD."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=1)
+
+
+def vit(
+    inputs: Sequence[int],
+    classes: int,
+    *,
+    width: int = 32,
+    depth: int = 3,
+    heads: int = 4,
+    patch: int = 0,
+    dropout: float = 0.0,
+    exits: bool = False,
+) -> Layers:
+    """A small vision transformer: patches, blocks, mean over tokens, head.
+
+    40k parameters on 8x8x1. `patch` 0: a quarter of the picture's side, at least 1.
+    Shape: x_BCHW -> logits (B, classes)
+    Source: arXiv 2010.11929, with mean instead of a class token.
+    """
+    _, height, breadth = _picture(inputs)
+    patches = Patches(inputs, patch or max(1, min(height, breadth) // 4), width)
+    blocks: Layers = OrderedDict(
+        (f"block{i}", Block(width, heads, dropout, causal=False)) for i in range(1, depth + 1)
+    )
+    ends = [
+        nn.Sequential(nn.LayerNorm(width), Mean(), nn.Linear(width, classes))
+        for _ in range(depth if exits else 1)
+    ]
+    if exits:
+        return OrderedDict([("patches", patches), *_stages(blocks, ends, depth).items()])
+    return OrderedDict([("patches", patches), *blocks.items(), ("head", ends[0])])
+
+
+def logits(samples: int, classes: int) -> Layers:
+    """No model: what peers answer to each sample of a public set, for plans of mode distill."""
+    return OrderedDict(logits=Table(samples, classes, counts=1))
+
+
+def prototypes(classes: int, width: int) -> Layers:
+    """No model: the mean embedding of each label, for plans of mode distill."""
+    return OrderedDict(prototypes=Table(classes, width, counts=classes))
 
 
 ZOO: dict[str, Callable[..., Layers]] = {
@@ -227,4 +360,7 @@ ZOO: dict[str, Callable[..., Layers]] = {
     "cnn": cnn,
     "vgg11": vgg11,
     "transformer": transformer,
+    "vit": vit,
+    "logits": logits,
+    "prototypes": prototypes,
 }

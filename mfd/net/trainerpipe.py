@@ -75,9 +75,13 @@ class TrainerPipe:
         allow_py: bool = False,
         threads: int = 0,
         memory: int = 0,  # bytes for a model and its training; 0: no limit
+        resident: Mapping[str, Any] | None = None,
+        folder: Path | None = None,
         command: Sequence[str] = COMMAND,
     ) -> None:
         self._hello: dict[str, Any] = {"allow_py": allow_py, "threads": threads, "memory": memory}
+        if resident is not None:
+            self._hello |= {"resident": dict(resident), "folder": str(folder) if folder else None}
         self._holdings: dict[str, str] = {}
         self._command = command
         self._process: asyncio.subprocess.Process | None = None

@@ -27,7 +27,7 @@ from mfd.packet.objects import Buffer
 __all__ = ["MODES", "ORDERS", "PLAN_DOMAIN", "Plan", "decode_plan", "encode_plan"]
 
 PLAN_DOMAIN = "mfd.plan.v1"
-MODES = ("snake", "walk", "fedavg", "gossip")
+MODES = ("snake", "walk", "fedavg", "gossip", "distill")
 ORDERS = ("lap", "stop", "sweep", "boustrophedon")
 TASK_BYTES_MAX = 64
 HOLDERS_MAX = (1 << 16) - 1

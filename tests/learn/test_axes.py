@@ -22,6 +22,13 @@ RECIPES: list[dict[str, Any]] = [
     {"zoo": "vgg11", "inputs": [3, 32, 32], "classes": 4, "width": 8},
     {"zoo": "transformer", "vocabulary": 50, "length": 8, "width": 24, "depth": 3, "heads": 6},
     {"zoo": "transformer"},
+    {"zoo": "transformer", "vocabulary": 50, "length": 8, "width": 16, "exits": True},
+    {"zoo": "cnn", **PICTURE, "exits": True},
+    {"zoo": "cnn", "inputs": [1, 28, 28], "classes": 10, "exits": True, "norm": "fours"},
+    {"zoo": "cnn", **PICTURE, "exits": True, "depth": 3, "norm": "static"},
+    {"zoo": "vgg11", "inputs": [3, 32, 32], "classes": 4, "width": 8, "exits": True},
+    {"zoo": "vit", **PICTURE},
+    {"zoo": "vit", **PICTURE, "exits": True, "width": 24, "heads": 3},
 ]
 SCALES = [Scale(0.5), Scale(0.3), Scale(1), Scale(0.5, depth=2)]
 

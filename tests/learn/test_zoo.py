@@ -70,12 +70,15 @@ def test_init_depends_on_the_seed_alone_and_leaves_the_callers_dice() -> None:
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
-        ({"zoo": "gnn"}, "no recipe 'gnn' in the zoo; there are cnn, mlp, transformer, vgg11"),
+        (
+            {"zoo": "gnn"},
+            "no recipe 'gnn' in the zoo; there are cnn, logits, mlp, prototypes, transformer",
+        ),
         ({}, "no recipe None"),
         ({"zoo": "cnn", **PICTURE, "depht": 3}, "no argument 'depht'; it has inputs, classes"),
         ({"zoo": "cnn", "inputs": [1, 8, 8]}, "lacks classes"),
         ({"zoo": "cnn", "inputs": [8, 8], "classes": 2}, "channels, height, width"),
-        ({"zoo": "cnn", **PICTURE, "norm": "layer"}, "group, batch or none, not 'layer'"),
+        ({"zoo": "cnn", **PICTURE, "norm": "layer"}, "batch, static or none, not 'layer'"),
         ({"zoo": "cnn", **PICTURE, "norm": 3}, "norm is a word"),
         ({"zoo": "mlp", **PICTURE, "hidden": [1 << 40]}, "from 1 to 65536"),
         ({"zoo": "mlp", **PICTURE, "hidden": [4] * 500}, "500 entries"),

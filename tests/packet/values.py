@@ -94,7 +94,7 @@ def plans(draw: st.DrawFn) -> Plan:
         recipe=draw(st.dictionaries(NAMES, PLAIN, max_size=3)),
         names=tuple(draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))),
         home=draw(DIGESTS),
-        mode=draw(st.sampled_from(["snake", "walk", "fedavg"])),
+        mode=draw(st.sampled_from(["snake", "walk", "fedavg", "distill"])),
         task=draw(NAMES.filter(lambda name: len(name.encode()) <= 64)),
         verify=tuple(draw(st.lists(NAMES, max_size=4, unique=True))),
         laps=draw(st.integers(1, 10_000)),

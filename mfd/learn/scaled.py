@@ -1,0 +1,310 @@
+"""A peer with little memory trains a smaller version of the model and lays its update back.
+
+Rules of this file: coordinates that the smaller version does not hold keep every bit; where its
+weights are coarser, what it has learned is added to the full ones. What is trained is the smallest
+cut that is needed: the first scale of the plan that fits.
+Source: spec/packet.md, section "Scale and merge"; arXiv 2010.01264 (ordered slices); arXiv
+2102.13451 (slices that learn inside the full model).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from mfd.learn import zoo
+from mfd.learn.axes import axes_of, scaled_recipe
+from mfd.learn.errors import LearnError
+from mfd.learn.holdings import Holding
+from mfd.learn.layers import find_layers, indices_of, pack
+from mfd.learn.memory import fit, state_bytes
+from mfd.learn.options import Options
+from mfd.learn.stop import Smaller
+from mfd.learn.training import train_blocks
+from mfd.packet.manifest import Scale
+from mfd.packet.merging import merge
+from mfd.packet.objects import Buffer, LayerObject, pack_layer, unpack_layer
+from mfd.packet.scaling import Axes, scale
+from mfd.packet.task import LayerRef, LearnResult, LearnTask, Range
+from mfd.packet.tensors import Tensor
+
+__all__ = ["Part", "choose", "nested", "refusal", "told", "train_part"]
+
+Recipe = Mapping[str, Any]
+FULL = Scale()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A version inside the model: how it is cut, and the recipe of what is left."""
+
+    by: Scale
+    axes: Axes
+    recipe: Recipe
+
+    @classmethod
+    def of(cls, recipe: Recipe, by: Scale) -> Part:
+        """Raises: LearnError, one sentence, where this model cannot be cut so."""
+        try:
+            axes = Axes.of(recipe["axes"] if "axes" in recipe else axes_of(recipe))
+            return cls(by, axes, {**scaled_recipe(recipe, by)})
+        except (ValueError, TypeError, KeyError, AttributeError) as exc:
+            raise LearnError(f"{told(by)} of this model cannot be trained: {exc}") from exc
+
+    def ranges(self, names: Sequence[str], trained: Sequence[Range]) -> tuple[Range, ...]:
+        """The layers to be trained as this version counts them; `names`: of the full model.
+
+        Raises: LearnError where it has none of them.
+        """
+        kept = self._kept(names)
+        wanted = {names[i] for i in indices_of(trained, len(names))}
+        places = [i for i, name in enumerate(kept) if name in wanted]
+        if not places:
+            raise LearnError(f"{told(self.by)} has none of the layers {', '.join(sorted(wanted))}")
+        return _joined(places)
+
+    def of_full(self, names: Sequence[str], trained: Sequence[Range]) -> tuple[Range, ...]:
+        """Layers of this version as the full model counts them."""
+        kept = self._kept(names)
+        return _joined([names.index(kept[i]) for i in indices_of(trained, len(kept))])
+
+    def _kept(self, names: Sequence[str]) -> list[str]:
+        dropped = set(self.axes.blocks[self.by.depth :]) if self.by.depth else set()
+        return [name for name in names if name not in dropped]
+
+
+def _joined(places: Sequence[int]) -> tuple[Range, ...]:
+    starts = [i for i in places if i - 1 not in places]
+    ends = [i + 1 for i in places if i + 1 not in places]
+    return tuple(zip(starts, ends, strict=True))
+
+
+def told(by: Scale) -> str:
+    """Name a scale in words."""
+    words = [f"width {by.share}"] if by.width != 1 else []
+    words += [f"depth {by.depth}"] if by.depth else []
+    words += [f"{by.bits} bits"] if by.bits else []
+    return ", ".join(words) or "the full model"
+
+
+def refusal(
+    recipe: Recipe, holding: Holding, options: Options, work: LearnTask, memory: int
+) -> str:
+    """Say why the layers of a task do not train in `memory` bytes here; empty where they do.
+
+    A model whose weights alone are larger is not built. Raises: LearnError.
+    """
+    try:
+        with torch.device("meta"):
+            weights = state_bytes(zoo.build(recipe))
+        if weights > memory:
+            return f"the weights alone take {weights} bytes, and this peer allows {memory}"
+        module = zoo.build(recipe)
+    except ValueError as exc:
+        raise LearnError(str(exc)) from exc
+    try:
+        fit(
+            module,
+            holding,
+            options,
+            trained=indices_of(work.trained, len(find_layers(module))),
+            body=work.body,
+            block=work.block,
+            sweep=work.sweep,
+            budget=memory,
+        )
+    except LearnError as exc:
+        return str(exc)
+    return ""
+
+
+def choose(
+    recipe: Recipe,
+    scales: Sequence[Scale],
+    names: Sequence[str],
+    *,
+    refusal: Callable[[Recipe, LearnTask], str],
+    task: LearnTask,
+) -> Part | None:
+    """The first of the full model and `scales` that is not refused; None: the full one.
+
+    `names`: of the model's layers. Raises: LearnError, one sentence, where all are.
+    """
+    full = refusal(recipe, task)
+    if not full:
+        return None
+    last = ""
+    for by in scales:
+        if by == FULL:
+            continue
+        try:
+            part = Part.of(recipe, by)
+            last = refusal(
+                part.recipe, replace(task, trained=part.ranges(names, task.trained), body=None)
+            )
+        except LearnError as exc:
+            last = str(exc)
+            continue
+        if not last:
+            return part
+    raise LearnError(f"{full}; nor does a scale of the plan fit: {last}")
+
+
+def train_part(
+    part: Part,
+    task: LearnTask,
+    holding: Holding,
+    read: Callable[[bytes], Buffer],
+    write: Callable[[LayerObject], None],
+    *,
+    options: Options,
+    budget: int = 0,
+    progress: Callable[[float], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> LearnResult:
+    """Cut the model of the task, train what is left, write the full layers that this changes.
+
+    Of the full model no more than one layer at a time is in memory. Raises: LearnError; Cancelled.
+    """
+    names = [ref.name for ref in task.layers]
+    ranges = part.ranges(names, task.trained)
+    module, start = _cut(part, task.layers, read)
+    done = train_blocks(
+        module,
+        holding,
+        trained=ranges,
+        budget=budget,
+        options=options,
+        journey=task.journey,
+        seed=task.seed,
+        progress=progress,
+        cancelled=cancelled,
+    )
+    by_name = {ref.name: ref for ref in task.layers}
+    layers = find_layers(module)
+    changed = []
+    for index in indices_of(ranges, len(layers)):
+        ref = by_name[layers[index].name]
+        full = unpack_layer(read(ref.digest))
+        learned = dict(unpack_layer(pack(module, layers[index]).tobytes()))
+        if part.by.bits:
+            learned = _added(part, ref.name, full, start[ref.name], learned)
+        merged = merge({ref.name: full}, [({ref.name: learned}, 1.0)], part.axes)
+        made = pack_layer(merged[ref.name])
+        if made.digest != ref.digest:
+            write(made)
+            changed.append(LayerRef(ref.index, ref.name, made.digest, made.raw_bytes))
+    claims = {**done.claims, **scale_claims(part.by), "labels": float(len(holding.labels()))}
+    return LearnResult(tuple(changed), claims, part.of_full(names, ranges))
+
+
+def scale_claims(by: Scale) -> dict[str, float]:
+    """What a stop claims of the version that it trained."""
+    return {"width": float(by.share), "depth": float(by.depth), "bits": float(by.bits)}
+
+
+def _cut(
+    part: Part, refs: Sequence[LayerRef], read: Callable[[bytes], Buffer]
+) -> tuple[nn.Sequential, dict[str, dict[str, Tensor]]]:
+    """The smaller module with its values, and these values as they were cut."""
+    start: dict[str, dict[str, Tensor]] = {}
+    by = part.by
+    try:
+        dropped = set(part.axes.blocks[by.depth :]) if by.depth else set()
+        if by.depth > len(part.axes.blocks):
+            raise ValueError(f"there are {len(part.axes.blocks)} blocks")
+        slices = Scale(by.width, 0, by.bits)
+        for ref in refs:
+            if ref.name not in dropped:
+                layer = {ref.name: unpack_layer(read(ref.digest))}
+                start |= _sliced(layer, slices, part.axes)
+        with torch.device("meta"):
+            sketch = zoo.build(part.recipe)
+        needed = sum(t.nbytes for t in sketch.state_dict().values())
+        brought = sum(len(t.data) for layer in start.values() for t in layer.values())
+        if needed > brought:
+            raise ValueError(f"its recipe needs {needed} bytes, the layers have {brought}")
+        module = zoo.build(part.recipe)
+        state = {k: t.torch().clone() for layer in start.values() for k, t in layer.items()}
+        module.load_state_dict(state)
+    except (ValueError, RuntimeError) as exc:
+        reason = " ".join(str(exc).split())[:300]
+        raise LearnError(f"{told(by)} of this model cannot be trained: {reason}") from exc
+    return module, start
+
+
+def _sliced(
+    layer: dict[str, dict[str, Tensor]], by: Scale, axes: Axes
+) -> dict[str, dict[str, Tensor]]:
+    """One layer cut; one that no axis cuts keeps its width."""
+    (tensors,) = layer.values()
+    if not any(axes.cuts(name) for name in tensors):
+        by = Scale(1, 0, by.bits)
+    return scale(layer, by, axes)
+
+
+def _added(
+    part: Part,
+    name: str,
+    full: Mapping[str, Tensor],
+    start: Mapping[str, Tensor],
+    learned: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """The full weights plus what the coarse ones have learned; unmoved ones keep their bits."""
+    whole = _sliced({name: dict(full)}, Scale(part.by.width), part.axes)[name]
+    made = {}
+    for key, tensor in learned.items():
+        before, after, origin = (t.torch() for t in (start[key], tensor, whole[key]))
+        if after.is_floating_point():
+            after = torch.where(after == before, origin, origin + (after - before))
+        made[key] = Tensor.of(after.contiguous())
+    return made
+
+
+def nested(recipe: Recipe, scales: Sequence[Scale], module: nn.Module) -> Smaller | None:
+    """What the narrower versions inside a module answer, one of them a batch, in turn.
+
+    They share the module's parameters, so what they learn the full model learns.
+    None where the plan allows no narrower version of this model.
+    """
+    found: list[tuple[nn.Sequential, Part]] = []
+    for by in scales:
+        if by.width < 1:
+            part = Part.of(recipe, Scale(by.width, by.depth))
+            try:
+                with torch.device("meta"):
+                    found.append((zoo.build(part.recipe), part))
+            except ValueError as exc:
+                raise LearnError(f"{told(by)} of this model cannot be built: {exc}") from exc
+    if not found:
+        return None
+    turn = 0
+
+    def answers(x: torch.Tensor) -> list[torch.Tensor]:
+        nonlocal turn
+        small, part = found[turn % len(found)]
+        turn += 1
+        values = dict(module.named_parameters()) | dict(module.named_buffers())
+        held = small.state_dict()
+        cut = {key: _narrow(values[key], part.axes.cuts(key), part.by) for key in held}
+        small.train(module.training)
+        return [functional_call(small, cut, (x,))]
+
+    return answers
+
+
+def _narrow(values: torch.Tensor, cuts: Sequence[Any], by: Scale) -> torch.Tensor:
+    """The first units of every axis that may be cut, as a view that gradients flow through."""
+    for cut in cuts:
+        shape = tuple(values.shape)
+        entries = cut.entries(shape[cut.axis])
+        before, after = shape[: cut.axis], shape[cut.axis + 1 :]
+        runs = values.reshape(*before, cut.parts, cut.units * entries, *after)
+        kept = by.kept(cut.units) * entries
+        values = runs.narrow(cut.axis + 1, 0, kept).reshape(*before, cut.parts * kept, *after)
+    return values

@@ -1,0 +1,133 @@
+"""Unlike models teach each other: what a visit of a `distill` walker does at a peer.
+
+    share = "proxy"        the walker is a small model; it and the resident learn from each other
+    share = "logits"       the walker is what peers answer on a public set; residents follow it
+    share = "prototypes"   the walker is the mean embedding of each label; residents follow it
+
+Rules of this file: data and the resident's weights stay; what leaves is the walker's own layers.
+A lesson is learned by a copy of the resident, which takes its place once all has gone well.
+Source: spec/walk.md, W-22 and W-23; arXiv 2111.11343 (proxy), 1706.00384 (mutual learning),
+1910.03581 (logits), 2105.00243 (prototypes).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import nn
+
+from mfd.learn.errors import LearnError
+from mfd.learn.holdings import Holding
+from mfd.learn.measuring import measure
+from mfd.learn.mutual import meet
+from mfd.learn.options import Options
+from mfd.learn.prototypes import align
+from mfd.learn.public import consult
+from mfd.learn.pupils import Visit
+from mfd.learn.resident import Resident
+from mfd.learn.tables import Table
+
+__all__ = ["SHARES", "Sharing", "Visit", "measure_both", "visit"]
+
+SHARES = ("proxy", "logits", "prototypes")
+
+
+def _is_weight(value: object) -> bool:
+    return isinstance(value, float) and 0 <= value <= 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How a `distill` plan shares: these keys of the plan's `learn`, beside those of Options."""
+
+    share: str = "proxy"
+    public: str = ""  # data name of a set that every holder has too; its labels are not used
+    teach: float = 1.0  # weight of the walker's opinion in the resident's loss
+    follow: float = 1.0  # weight of the resident's opinion in the proxy's loss
+
+    @classmethod
+    def of(cls, learn: Mapping[str, Any]) -> tuple[Sharing, Options]:
+        """Raises: LearnError, one sentence."""
+        known = {f.name: f for f in fields(cls)}
+        own: dict[str, Any] = {k: v for k, v in learn.items() if k in known}
+        for key, value in own.items():
+            if isinstance(known[key].default, float) and type(value) is int:
+                own[key] = value = float(value)
+            kind = "text" if isinstance(known[key].default, str) else "number from 0"
+            fits = isinstance(value, str) if kind == "text" else _is_weight(value)
+            if not fits:
+                raise LearnError(f"plan.learn: {key} is a {kind}, not {value!r}")
+        sharing = cls(**own)
+        if sharing.share not in SHARES:
+            raise LearnError(f"plan.learn: share is {', '.join(SHARES)}, not {sharing.share!r}")
+        if sharing.share == "logits" and not sharing.public:
+            raise LearnError('plan.learn: logits are shared on a public set: say public = "NAME"')
+        return sharing, Options.of({k: v for k, v in learn.items() if k not in known})
+
+
+def visit(
+    walker: nn.Module,
+    resident: Resident | None,
+    at: Visit,
+    sharing: Sharing,
+    options: Options,
+) -> dict[str, float]:
+    """Let the walker's module, changed in place, and the resident learn. Returns claims.
+
+    A peer without resident only trains a proxy; a table needs one.
+    Raises: LearnError, one sentence; Cancelled. The resident is then as it was.
+    """
+    if sharing.share != "proxy" and resident is None:
+        raise LearnError(f"{sharing.share} are shared by resident models, and this peer has none")
+    at_home = None if resident is None else copy.deepcopy(resident.module)
+    if at_home is not None:
+        _check_takes(at_home, at.holding)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(at.seed)
+        if sharing.share == "proxy":
+            follow, teach = sharing.follow, sharing.teach
+            claims = meet(walker, at_home, at, options, follow=follow, teach=teach)
+        else:
+            assert at_home is not None
+            lesson = consult if sharing.share == "logits" else align
+            claims = lesson(_table(walker, sharing), at_home, at, options, teach=sharing.teach)
+    if resident is not None and at_home is not None:
+        resident.adopt(at_home)
+    return {**claims, "resident_lessons": float(resident.lessons if resident else 0)}
+
+
+def measure_both(
+    walker: nn.Module,
+    resident: Resident | None,
+    holding: Holding,
+    sharing: Sharing,
+    cancelled: Callable[[], bool] | None,
+) -> dict[str, float]:
+    """Measure the proxy, and the resident where there is one. Raises: LearnError; Cancelled."""
+    claims: dict[str, float] = {}
+    if sharing.share == "proxy":
+        claims = measure(walker, holding, cancelled=cancelled)
+    elif resident is None:
+        raise LearnError(f"{sharing.share} answer nothing, and this peer has no resident model")
+    if resident is not None:
+        found = measure(resident.module, holding, cancelled=cancelled)
+        claims = {**found, **claims} | {f"resident_{k}": found[k] for k in ("loss", "accuracy")}
+    return claims
+
+
+def _check_takes(resident: nn.Module, holding: Holding) -> None:
+    try:
+        measure(resident, holding, limit=1)
+    except LearnError as exc:
+        raise LearnError(f"the resident model does not fit this peer's data: {exc}") from exc
+
+
+def _table(walker: nn.Module, sharing: Sharing) -> Table:
+    found = next(walker.children(), None)
+    if not isinstance(found, Table):
+        raise LearnError(f"a plan that shares {sharing.share} has the recipe {sharing.share}")
+    return found
