@@ -146,7 +146,8 @@ class Stop:
         self.rest.eval()
         count = min(len(self.y), REMEMBERED)
         spread = torch.arange(count) * len(self.y) // count
-        seen = [inputs_of(self.rest, head, self.inputs(rows)) for rows in spread.split(self.micro)]
+        parts = torch.split(spread, self.micro)
+        seen = [inputs_of(self.rest, head, self.inputs(rows)) for rows in parts]
         prototypes.learn(torch.cat(seen), self.y[spread])
         self.rest.train(was)
 
