@@ -124,7 +124,7 @@ class Learner:
         module = self._prepare(task, plan, read)
         ranges, base = free_ranges(task.trained, self._layers), frozen_count(self._layers)
         indices = indices_of(ranges, len(self._layers))
-        carries = options.carries and plan.mode != "fedavg"  # what is merged carries no state
+        carries = options.carry and plan.mode != "fedavg"  # what is merged carries no state
         state = state_of((task.layers[i] for i in indices), read) if carries else {}
         for index in indices:  # whatever comes: these no longer hold what was loaded
             self._content.pop(index, None)

@@ -48,15 +48,9 @@ class Options:
     warmup: int = 5  # steps at every stop, since Adam starts afresh
     clip: float = 5.0  # norm of the gradient; 0: none
     logit_adjustment: float = 1.0  # weight of the local label prior in the training loss
-    prototypes: float = 0.0  # draws around travelling class means, as a share of the batch; 0: none
     precision: str = "full"  # bf16: autocast; weights and optimiser stay as they are
     device: str = "auto"  # cuda where there is one
     threads: int = 0  # of torch; 0: as the peer is set
-
-    @property
-    def carries(self) -> bool:
-        """Does something travel with the layers beside their tensors?"""
-        return self.carry or self.prototypes > 0
 
     @classmethod
     def of(cls, learn: Mapping[str, Any]) -> Options:

@@ -18,13 +18,11 @@ from mfd.learn.holdings import Holding
 from mfd.learn.layers import find_layers, split_at
 from mfd.learn.measuring import inputs_for
 from mfd.learn.options import Options
-from mfd.learn.prototypes import Prototypes, inputs_of
 from mfd.learn.rows import Rows, Schedule, tensors_of
 from mfd.learn.stepping import Stepper
 
 __all__ = ["Stop", "prior", "thaw"]
 
-REMEMBERED = 4096  # samples behind the prototypes of a stop
 PRIOR_COUNT = 1.0  # imagined samples of every label
 
 
@@ -66,7 +64,6 @@ class Stop:
         self.counts = None
         if options.logit_adjustment and holding.y.ndim == 1:
             self.counts = torch.bincount(torch.from_numpy(holding.y.astype("int64")))
-        self.prototypes: tuple[nn.Linear, Prototypes] | None = None
         named = thaw(module, [layers[i] for i in chosen], every=len(chosen) == len(layers))
         self.stepper = Stepper(named, options)
 
@@ -103,12 +100,11 @@ class Stop:
         classes, options = logits.shape[-1], self.options
         target = self.y[rows].to(logits.device, torch.int64).reshape(-1)
         flat = logits.reshape(-1, classes)
-        local = None if self.counts is None else prior(self.counts, classes).to(logits.device)
-        if self.prototypes is None:
-            adjusted = flat if local is None else flat + options.logit_adjustment * local
-            loss = F.cross_entropy(adjusted, target)
-        else:
-            loss = self._balanced(flat, target, local, *self.prototypes)
+        adjusted = flat
+        if self.counts is not None:
+            local = prior(self.counts, classes).to(logits.device)
+            adjusted = flat + options.logit_adjustment * local
+        loss = F.cross_entropy(adjusted, target)
         if self.teacher is not None:
             tau = options.temperature
             with self._cast():
@@ -118,38 +114,6 @@ class Stop:
             kl = F.kl_div(student, wanted, reduction="batchmean", log_target=True)
             loss = loss + options.distill * tau * tau * kl
         return loss
-
-    def _balanced(
-        self,
-        logits: torch.Tensor,
-        target: torch.Tensor,
-        local: torch.Tensor | None,
-        head: nn.Linear,
-        prototypes: Prototypes,
-    ) -> torch.Tensor:
-        """Cross entropy over the samples and over draws of every label that the packet knows."""
-        classes = logits.shape[-1]
-        each = max(1, round(self.options.prototypes * len(target) / classes))
-        inputs, labels = (t.to(logits.device) for t in prototypes.draw(each))
-        both = torch.cat([logits, head(inputs.to(head.weight.dtype)).float()])
-        if local is not None:  # the prior of what the head is shown: the samples and the draws
-            shown = local.exp() * len(target) + torch.bincount(labels, minlength=classes)
-            both = both + self.options.logit_adjustment * torch.log(shown / shown.sum())
-        return F.cross_entropy(both, torch.cat([target, labels]))
-
-    def remember(self) -> None:
-        """Take this holder's samples into the prototypes, as the trained layers show them."""
-        if self.prototypes is None:
-            return
-        head, prototypes = self.prototypes
-        was = self.rest.training
-        self.rest.eval()
-        count = min(len(self.y), REMEMBERED)
-        spread = torch.arange(count) * len(self.y) // count
-        parts = torch.split(spread, self.micro)
-        seen = [inputs_of(self.rest, head, self.inputs(rows)) for rows in parts]
-        prototypes.learn(torch.cat(seen), self.y[spread])
-        self.rest.train(was)
 
 
 def thaw(module: nn.Module, chosen: Sequence[Any], *, every: bool) -> dict[str, nn.Parameter]:

@@ -20,7 +20,6 @@ from mfd.learn.layers import find_layers, indices_of
 from mfd.learn.measuring import measure
 from mfd.learn.memory import Fit, Meter, fit, is_want_of_memory, state_bytes
 from mfd.learn.options import DEFAULTS, Options, rate
-from mfd.learn.prototypes import Prototypes, head_of
 from mfd.learn.rows import ENDLESS, Schedule
 from mfd.learn.stop import Stop
 from mfd.packet.task import Range
@@ -45,7 +44,7 @@ class Outcome:
 
     claims: dict[str, float]
     trained: tuple[Range, ...]
-    carried: Mapping[str, torch.Tensor] = field(default_factory=dict)  # beside its tensors
+    carried: Mapping[str, torch.Tensor] = field(default_factory=dict)  # the optimiser's state
 
 
 def train(
@@ -94,7 +93,7 @@ def train_blocks(
 ) -> Outcome:
     """Train as `train` does, by blocks (mfd.packet.task.LearnTask) within `budget` bytes, 0: any.
 
-    `carried` is what travels beside tensors: the optimiser's state, prototypes. Raises: as train.
+    `carried` is the optimiser's state of earlier stops. Raises: as train.
     """
     options = options or Options()
     chosen = indices_of(trained, len(find_layers(module)))
@@ -122,7 +121,7 @@ def train_blocks(
         ) from exc
     finally:
         module.to("cpu").eval().requires_grad_(False)
-    return Outcome(claims, fitted.ranges, run.state if options.carries else {})
+    return Outcome(claims, fitted.ranges, run.state if options.carry else {})
 
 
 def _shown(ranges: Sequence[Range]) -> str:
@@ -211,12 +210,6 @@ class _Run:
         )
         if options.carry:
             stop.stepper.resume(self.state)
-        if options.prototypes:
-            name, head = head_of(self.module)
-            if self.holding.y.ndim != 1:
-                raise LearnError("prototypes need one label a sample, and this holding has texts")
-            if f"{name}.weight" in stop.stepper.named:
-                stop.prototypes = head, Prototypes.of(name, head, self.state)
         seconds, started = options.seconds / count, time.monotonic()
         losses: list[torch.Tensor] = []
         for step, rows in enumerate(schedule.batches()):
@@ -237,11 +230,8 @@ class _Run:
                 self.tell((number + part) / count)
         self._look(losses)
         stop.stepper.finish()
-        stop.remember()
         if options.carry:
             self.state.update(stop.stepper.state())
-        if stop.prototypes is not None:
-            self.state.update(stop.prototypes[1].state())
 
     def _look(self, losses: list[torch.Tensor]) -> None:
         """Raises: LearnError where the loss has left all bounds."""
