@@ -38,7 +38,6 @@ Write = Callable[[LayerObject], None]
 Build = Callable[[Mapping[str, Any]], "nn.Module"]
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 GATE_SAMPLES = 512  # behind the loss that admits a sibling, or not
-STATE_SLACK = 1.1  # of a model's bytes over the sum of its layer objects, which hold tables too
 
 
 class Learner:
@@ -368,53 +367,17 @@ class Learner:
 
     def _made(self, task: LearnTask, plan: Plan) -> nn.Module:
         """The module of the plan's recipe, its values not yet those of the task."""
+        from mfd.learn.building import build_for
         from mfd.learn.layers import check_names, find_layers
 
         recipe = json.dumps(dict(plan.recipe), sort_keys=True, default=repr)
         if self._module is None or recipe != self._recipe:
             self._module, self._content = None, {}  # frees the last one before the next is made
-            self._module = self._new_module(task, plan)
+            self._module = build_for(plan.recipe, task.layers, self._build)
             self._layers = find_layers(self._module)
             self._recipe = recipe
         check_names(task.layers, self._layers)
         return self._module
-
-    def _new_module(self, task: LearnTask, plan: Plan) -> nn.Module:
-        import torch
-
-        from mfd.learn import recipes, zoo
-        from mfd.learn.memory import state_bytes
-
-        if not recipes.is_known(plan.recipe):
-            if self._build is None:
-                known = ", ".join(sorted(zoo.ZOO))
-                raise LearnError(
-                    f"this peer cannot build the recipe {dict(plan.recipe)!r}; it knows {known} "
-                    "and hf"
-                )
-            return self._build_own(plan.recipe)
-        try:
-            with torch.device("meta"):
-                needed = state_bytes(recipes.build(plan.recipe))
-            brought = sum(ref.raw_bytes for ref in task.layers)
-            if needed > brought * STATE_SLACK:
-                raise LearnError(
-                    f"the recipe needs {needed} bytes, the packet's layers have {brought}"
-                )
-            return recipes.build(plan.recipe)
-        except LearnError:
-            raise
-        except ValueError as exc:
-            raise LearnError(str(exc)) from exc
-
-    def _build_own(self, recipe: Mapping[str, Any]) -> nn.Module:
-        from mfd.learn.hf import adapt
-
-        assert self._build is not None
-        try:
-            return adapt(self._build(recipe))
-        except Exception as exc:  # a task boundary: the owner's code may raise anything
-            raise LearnError(f"the recipe {dict(recipe)!r} cannot be built: {exc}") from exc
 
     def _prepare(self, task: LearnTask, plan: Plan, read: Read) -> nn.Module:
         """The module with the task's values; layers that it already holds are not read again."""

@@ -1,0 +1,54 @@
+"""The module of a recipe, sized before its memory is taken: a task comes from a stranger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from mfd.learn import recipes, zoo
+from mfd.learn.errors import LearnError
+from mfd.learn.hf import adapt
+from mfd.learn.memory import state_bytes
+from mfd.packet.task import LayerRef
+
+__all__ = ["build_for"]
+
+Recipe = Mapping[str, Any]
+STATE_SLACK = 1.1  # of a model's bytes over the sum of its layer objects, which hold tables too
+
+
+def build_for(
+    recipe: Recipe, layers: Sequence[LayerRef], own: Callable[[Recipe], nn.Module] | None
+) -> nn.Module:
+    """Build what a recipe names; `own` makes those that are not known here.
+
+    Raises: LearnError, also where the model would be larger than the layers that came with it.
+    """
+    if not recipes.is_known(recipe):
+        return _own(recipe, own)
+    try:
+        with torch.device("meta"):
+            needed = state_bytes(recipes.build(recipe))
+        brought = sum(ref.raw_bytes for ref in layers)
+        if needed > brought * STATE_SLACK:
+            raise LearnError(f"the recipe needs {needed} bytes, the packet's layers have {brought}")
+        return recipes.build(recipe)
+    except LearnError:
+        raise
+    except ValueError as exc:
+        raise LearnError(str(exc)) from exc
+
+
+def _own(recipe: Recipe, own: Callable[[Recipe], nn.Module] | None) -> nn.Module:
+    if own is None:
+        known = ", ".join(sorted(zoo.ZOO))
+        raise LearnError(
+            f"this peer cannot build the recipe {dict(recipe)!r}; it knows {known} and hf"
+        )
+    try:
+        return adapt(own(recipe))
+    except Exception as exc:  # a task boundary: the owner's code may raise anything
+        raise LearnError(f"the recipe {dict(recipe)!r} cannot be built: {exc}") from exc
