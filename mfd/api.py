@@ -86,33 +86,24 @@ def run(
     "ring:5". Where the topology names no holders, every node is one. `test` is (x, y) held at
     home, measured after each lap. `order`, `head`, `first`, `body` are a plan's; with
     `layers_per_stop` 0 the memory of each node decides. `walkers` above 1 travel at once and merge
-    by `merge` and `gate`. `choose` orders holders. All else goes to the trainer: epochs, ... With
-    mode "distill" `residents`, models of nodes' own, learn from it and stay; all holders have
-    `public` (x, y), labels unused.
+    by `merge` and `gate`. With mode "distill" `residents`, models of nodes' own, learn from it and
+    stay; all holders have `public` (x, y), labels unused. All else goes to the trainer: epochs, ...
     Raises: ValueError, TypeError: arguments do not fit; RunError: nothing comes home.
     """
     graph = _graph(topology)
     holders = _holders(graph)
     home = _home(graph, home or holders[0])
-    own = _residents(holders, residents or {})
     shards = {name: _arrays(data(i, len(holders)), name) for i, name in enumerate(holders)}
-    held_out = None if test is None else _arrays(test, "test")
-    trial = Trial(
-        graph,
-        _holdings(shards, held_out, home),
-        seed=seed,
-        device=Device(samples_per_s),
-        build=lambda _: copy.deepcopy(model),
-        residents=own,
-        common=_common(public),
-    )
+    at = {"seed": seed, "device": Device(samples_per_s), "build": lambda _: copy.deepcopy(model)}
+    at |= {"residents": _residents(holders, residents or {}), "common": _common(public)}
+    trial = Trial(graph, _holdings(shards, test, home), **at)
     plan = Plan(
         recipe={"local": type(model).__qualname__},
         names=(TRAIN,),
         home=trial.world.hosts[home].key.public_key,
         mode=mode,
         task=_task(shards),
-        verify=(TEST,) if held_out is not None else (),
+        verify=() if test is None else (TEST,),
         laps=laps,
         order=order,
         layers_per_stop=layers_per_stop,
@@ -193,8 +184,9 @@ def _holders(graph: Topology) -> list[str]:
 
 
 def _holdings(
-    shards: Mapping[str, Arrays], held_out: Arrays | None, home: str
+    shards: Mapping[str, Arrays], test: Arrays | None, home: str
 ) -> dict[str, dict[str, Holding]]:
+    held_out = None if test is None else _arrays(test, "test")
     labels = [y for _, y in (*shards.values(), *((held_out,) if held_out else ()))]
     classes = 1 + max(int(y.max()) for y in labels)
     held = {name: {TRAIN: Holding(x, y, classes)} for name, (x, y) in shards.items()}

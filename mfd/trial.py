@@ -99,12 +99,14 @@ class Device:
 def state_bytes(task: LearnTask, trained: Sequence[Range], learn: Mapping[str, Any]) -> int:
     """Model state of a trainer by formula: all weights; of trained layers gradient and moments.
 
-    Activations are not in it. `learn`: the plan's options; Adam has two moments, SGD one or none.
+    Activations are not in it, nor residents. `learn`: the plan's options, those of sharing among
+    them; Adam has two moments, SGD one or none.
     """
-    from mfd.learn.options import Options
+    from mfd.learn.sharing import Sharing
     from mfd.learn.stepping import slots_of
 
-    moments = slots_of(Options.of(learn))
+    _, options = Sharing.of(learn)
+    moments = slots_of(options)
     inside = {i for low, high in trained for i in range(low, high)}
     whole = sum(ref.raw_bytes for ref in task.layers)
     return whole + (1 + moments) * sum(r.raw_bytes for r in task.layers if r.index in inside)

@@ -161,7 +161,7 @@ class Meetings:
             age_us = now_us - (sibling.left_us or 0)
             old = place >= config.siblings_max or age_us > config.sibling_keep_us
             if old and self._may_go(sibling) and not (sibling.saving or sibling.pinned):
-                sibling.version = None
+                sibling.version, sibling.earlier = None, ()
                 self._walkers.save(sibling, then=lambda: None)
 
     def _forget_again(self, walker: Walker) -> None:
