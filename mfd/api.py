@@ -94,9 +94,9 @@ def run(
     holders = _holders(graph)
     home = _home(graph, home or holders[0])
     shards = {name: _arrays(data(i, len(holders)), name) for i, name in enumerate(holders)}
-    at = {"seed": seed, "device": Device(samples_per_s), "build": lambda _: copy.deepcopy(model)}
-    at |= {"residents": _residents(holders, residents or {}), "common": _common(public)}
-    trial = Trial(graph, _holdings(shards, test, home), **at)
+    held = _holdings(shards, test, home)
+    own = (_residents(holders, residents), public)
+    trial = _trial(graph, held, model, own, (seed, samples_per_s))
     plan = Plan(
         recipe={"local": type(model).__qualname__},
         names=(TRAIN,),
@@ -119,6 +119,24 @@ def run(
     return _travel(trial, trial.world.hosts[home], plan, model)
 
 
+def _trial(
+    graph: Topology,
+    held: Mapping[str, Mapping[str, Holding]],
+    model: nn.Module,
+    own: tuple[Mapping[str, nn.Module], Arrays | None],  # residents, public set
+    device: tuple[int, float],  # seed, samples a second
+) -> Trial:
+    return Trial(
+        graph,
+        held,
+        seed=device[0],
+        device=Device(device[1]),
+        build=lambda _: copy.deepcopy(model),
+        residents=own[0],
+        common=_common(own[1]),
+    )
+
+
 def _base(model: nn.Module) -> dict[int, Any]:
     count = frozen_count(find_layers(model))
     return {BASE_KEY: count} if count else {}
@@ -128,11 +146,13 @@ def _task(shards: Mapping[str, Arrays]) -> str:
     return "language" if next(iter(shards.values()))[1].ndim == 2 else "classification"
 
 
-def _residents(holders: Sequence[str], residents: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    for name in residents:
+def _residents(
+    holders: Sequence[str], residents: Mapping[str, nn.Module] | None
+) -> Mapping[str, nn.Module]:
+    for name in residents or {}:
         if name not in holders:
             raise ValueError(f"{name!r} has a resident and no data; holders: {', '.join(holders)}")
-    return dict(residents)
+    return residents or {}
 
 
 def _common(public: Arrays | None) -> dict[str, Holding]:
