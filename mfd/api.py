@@ -90,8 +90,7 @@ def run(
     stay; all holders have `public` (x, y), labels unused. All else goes to the trainer: epochs, ...
     Raises: ValueError, TypeError: arguments do not fit; RunError: nothing comes home.
     """
-    graph = _graph(topology)
-    holders = _holders(graph)
+    holders = _holders(graph := _graph(topology))
     home = _home(graph, home or holders[0])
     shards = {name: _arrays(data(i, len(holders)), name) for i, name in enumerate(holders)}
     held = _holdings(shards, test, home)
