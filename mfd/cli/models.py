@@ -83,8 +83,7 @@ def from_hf(order: HfOrder, recipe: Mapping[str, Any] | None = None) -> tuple[Ta
         values["num_labels"] = len(told["id2label"])
     made: Table = {k: v for k, v in (recipe or {}).items() if k in ("lora", "layers")}
     try:
-        settled, _ = hf.config_of({"hf": {"class": kind, "config": values}})
-        made["hf"] = hf.portable(settled, kind)
+        made["hf"] = hf.portable(hf.config_from(values), kind)
         dtype = told.get("dtype", told.get("torch_dtype"))
         if dtype not in (None, "float32"):
             made["hf"]["dtype"] = dtype

@@ -8,9 +8,9 @@ Source: spec/packet.md, section "Layer object"; spec/walk.md, W-18 (frozen layer
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from mfd.learn.errors import LearnError
+from mfd.learn.patterns import Groups, fits, groups_of
 from mfd.packet.limits import LAYERS_MAX
 
 __all__ = [
@@ -34,8 +35,6 @@ NAMES_BYTES_MAX = 16 << 10  # of all layers together: a manifest of 32 KiB holds
 STAGE_SHARE = 0.9  # of a stage's parameters lie in its own list of blocks
 NAMED = "mfd_layers"  # attribute of a module whose owner named the layers
 LAST = "final"  # in the name of what is registered before the blocks but runs after them
-
-Groups = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +79,10 @@ def name_layers(module: nn.Module, layers: Sequence[str] | Groups) -> None:
     A tensor belongs to the first pattern that fits; a pattern `h.0` stands for `h.0.*` too.
     Raises: LearnError where a tensor fits none, or a layer gets none.
     """
-    groups = layers if isinstance(layers, Mapping) else {pattern: (pattern,) for pattern in layers}
-    for name, patterns in groups.items():
-        if isinstance(patterns, str) or not all(isinstance(p, str) for p in patterns):
-            raise LearnError(f"layer {name!r} is a list of patterns, not {patterns!r}")
-    _named(module, owned_names(module), groups)
-    setattr(module, NAMED, {name: tuple(patterns) for name, patterns in groups.items()})
+    owned = owned_names(module)
+    groups = groups_of(layers, len(owned))
+    _named(module, owned, groups)
+    setattr(module, NAMED, groups)
 
 
 def is_adapted(module: nn.Module) -> bool:
@@ -122,6 +119,7 @@ def tied_names(module: nn.Module) -> dict[str, str]:
     """Names in the state that stand for another's tensor -> the name that owns it."""
     state = module.state_dict(keep_vars=True)
     owners = owned_names(module)
+    names = set(owners)
     known: dict[object, str] = {}
     for key in owners:
         known[id(state[key])] = key
@@ -129,7 +127,7 @@ def tied_names(module: nn.Module) -> dict[str, str]:
     return {
         key: known.get(id(tensor)) or known[_place(key, tensor)]
         for key, tensor in state.items()
-        if key not in set(owners)
+        if key not in names
     }
 
 
@@ -276,27 +274,39 @@ def _subtrees(module: nn.Module, keys: Iterable[str]) -> list[str]:
     """The largest submodules whose tensors are all among these, and where there is none parents."""
     wanted = set(keys)
     found: list[str] = []
-    covered: set[str] = set()
     if not wanted:
         return found
-    state = list(module.state_dict(keep_vars=True))
-    for name, _ in module.named_modules():
-        if not name or any(name.startswith(f + ".") for f in found):
+    whole = _beneath(module.state_dict(keep_vars=True))
+    mine = _beneath(wanted)
+    for name, _ in module.named_modules():  # what lies in a module follows it at once
+        if not name or (found and name.startswith(found[-1] + ".")):
             continue
-        inside = {key for key in state if key.startswith(name + ".")}
-        if inside and inside <= wanted:
+        if name in mine and mine[name] == whole[name]:
             found.append(name)
-            covered |= inside
-    parents = (key.rpartition(".")[0] for key in wanted - covered if "." in key)
-    return found + sorted(set(parents))
+    covered = set(found)
+    bare = (key for key in wanted if covered.isdisjoint(_ancestors(key)))
+    return found + sorted({key.rpartition(".")[0] for key in bare if "." in key})
+
+
+def _beneath(keys: Iterable[str]) -> Counter[str]:
+    """How many of these tensors lie in each module."""
+    return Counter(name for key in keys for name in _ancestors(key))
+
+
+def _ancestors(key: str) -> Iterator[str]:
+    """Names of the modules in which a tensor lies."""
+    at = key.find(".")
+    while at >= 0:
+        yield key[:at]
+        at = key.find(".", at + 1)
 
 
 def _named(module: nn.Module, owned: Sequence[str], groups: Groups) -> list[Unit]:
     held: dict[str, list[str]] = {name: [] for name in groups}
     strange = []
     for key in owned:
-        fits = (n for n, patterns in groups.items() if any(_fits(key, p) for p in patterns))
-        name = next(fits, None)
+        found = (n for n, patterns in groups.items() if any(fits(key, p) for p in patterns))
+        name = next(found, None)
         if name is None:
             strange.append(key)
         else:
@@ -310,10 +320,6 @@ def _named(module: nn.Module, owned: Sequence[str], groups: Groups) -> list[Unit
         if not keys:
             raise LearnError(f"layer {name!r}: no tensor is left that fits {list(groups[name])}")
     return [(name, keys, _subtrees(module, keys), None, "") for name, keys in held.items()]
-
-
-def _fits(key: str, pattern: str) -> bool:
-    return fnmatchcase(key, pattern) or fnmatchcase(key, pattern + ".*")
 
 
 def _join(units: Sequence[Unit]) -> list[Layer]:
@@ -340,7 +346,8 @@ def _adapted(module: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
     prefix = getattr(own, "prefix", None) or "prompt_encoder"
     for layer in layers:
         keys = [key for key in layer.tensors if _learns(key, prefix)]
-        rest = tuple(key for key in layer.tensors if key not in set(keys))
+        learned = set(keys)
+        rest = tuple(key for key in layer.tensors if key not in learned)
         if rest:
             base.append(replace(layer, tensors=rest, frozen=True))
         if keys:
