@@ -9,9 +9,9 @@ from torch import nn
 from mfd.learn import recipes
 from mfd.learn.errors import LearnError
 from mfd.learn.finding import find_layers, name_layers
-from mfd.learn.patterns import fits, groups_of
 from mfd.learn.layers import load_model, pack, pack_model
 from mfd.learn.memory import state_bytes
+from mfd.learn.patterns import fits, groups_of
 from tests.learn import hfmodels
 from tests.learn.conftest import state_bytes as bytes_of
 
