@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from mfd.learn import Cancelled, Holding, HoldingError, Learner, LearnError
 from mfd.learn.layers import find_layers, load
 from mfd.learn.training import Options, train
+from mfd.packet.objects import pack_layer
 from mfd.packet.plan import Plan, encode_plan
 from mfd.packet.task import LayerRef, LearnResult, LearnTask, Sibling
 from tests.learn.conftest import CNN, fresh, packed, plan_of, state_bytes
@@ -134,6 +136,27 @@ def test_a_sibling_that_does_not_pass_the_gate_is_left_out(pictures: Holding) ->
     assert {k: v for k, v in near.claims.items() if k.startswith("out")} == {"out1": 2.0, "out2": 1}
     alone = desk.perform("merge", siblings=(Sibling(unsound, 1.0),))
     assert alone.layers == ()
+
+
+def test_a_sibling_of_another_form_is_left_out_and_the_others_are_merged(
+    pictures: Holding,
+) -> None:
+    """Rules: W-48"""
+    desk = Desk(pictures)
+    good = packed(fresh(2), desk.store)
+    first = {"conv1.0.weight": torch.zeros(16, 1, 3, 3), "conv1.0.bias": torch.zeros(17)}
+    other = pack_layer(first)
+    broken = b"no layer at all" * 8
+    desk.store |= {other.digest: other.tobytes(), bytes(32): broken}
+    misshapen = (replace(good[0], digest=other.digest), *good[1:])
+    no_layer = (replace(good[0], digest=bytes(32)), *good[1:])
+    shares = (0.25,) * 6
+    versions = (desk.model, misshapen, no_layer, good)
+    siblings = tuple(Sibling(layers, 0.25, shares) for layers in versions)
+    told = desk.perform("merge", siblings=siblings, gate=100.0)
+    assert {k: v for k, v in told.claims.items() if k.startswith("out")} == {"out1": 4, "out2": 4}
+    pair = (Sibling(desk.model, 0.25, shares), Sibling(good, 0.25, shares))
+    assert told.layers == desk.perform("merge", siblings=pair, gate=100.0).layers
 
 
 def test_a_local_recipe_is_built_by_the_owner(pictures: Holding) -> None:

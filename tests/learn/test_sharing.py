@@ -141,6 +141,13 @@ def test_a_peer_without_resident_trains_the_proxy_alone(pictures: Holding) -> No
 def test_the_resident_outlives_its_process(pictures: Holding, tmp_path: Path) -> None:
     """Rules: W-22"""
     first = Home({"d": pictures}, resident=MLP, folder=tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("os.getpid", lambda: 7)  # another process than the one that goes on
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):  # as if it were killed before the file is whole
+            first.perform()
+    assert len(list(tmp_path.iterdir())) == 1
     first.perform()
     second = Home({"d": pictures}, resident=MLP, folder=tmp_path)
     assert second.resident() == first.resident()
