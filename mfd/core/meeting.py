@@ -24,6 +24,7 @@ from mfd.core.ages import (
     weights,
     with_ages,
 )
+from mfd.core.blocks import base_of
 from mfd.core.choice import Choice, going_home
 from mfd.core.commits import Commits
 from mfd.core.context import Context, Timer
@@ -138,6 +139,9 @@ class Meetings:
             return None
         ages = [ages_of(v.manifest) for v in versions]
         shares = weights(ages, layers, by_age=self._rule_of(siblings[0]) == "age")
+        base = base_of(siblings[0].plan, layers)
+        for each in shares:  # what never learns is not merged either, whatever ages say
+            each[:base] = [0.0] * base
         taken = [n for n, each in enumerate(shares) if any(each) or versions[n] is version]
         if len(taken) < 2:
             return None

@@ -350,3 +350,19 @@ def test_ages_count_what_was_trained_and_not_what_was_given() -> None:
         seen = ages_of(walkers(world, "a")[i].version.manifest)
         assert all(counts[1:] == (0, 0) for counts in seen.values())
         assert any(counts[0] for counts in seen.values())
+
+
+def test_layers_that_never_learn_are_not_merged_whatever_ages_claim() -> None:
+    """Rules: W-35, W-46"""
+    world, ids = sent(2, extra={39: 2})
+    home = world.hosts["a"]
+    assert world.run(until=lambda: len(reports(home, "stop")) >= 1, seconds=100)
+    own, other = (walkers(world, "a")[i] for i in ids)
+    assert own.version is not None
+    blank = replace(own.version, manifest=replace(own.version.manifest, extra={}), record=b"own")
+    counts = b"".join(n.to_bytes(4, "little") for n in (1 << 30, 1 << 30, 5))
+    claims = replace(own.version.manifest, extra={41: [[bytes(8), counts]]})
+    liar = Walker(other.identity, Role.SHADOW, replace(own.version, manifest=claims))
+    meeting = home.peer._journey._meetings._meeting(blank, [liar])
+    assert meeting is not None
+    assert sorted(meeting.shares) == [(0.0, 0.0, 0.0), (0.0, 0.0, 1.0)]
