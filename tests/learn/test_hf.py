@@ -257,9 +257,18 @@ def test_buffers_that_do_not_travel_are_sized_too() -> None:
         build_for(recipe, layers, None)
 
 
-@pytest.mark.parametrize("recipe", [{"hf": {"config": {}, "class": ["x"]}}, {"hf": {"config": 1}}])
-def test_a_recipe_of_the_wrong_form_is_one_sentence(recipe: hfmodels.Recipe) -> None:
-    with pytest.raises(ValueError, match="recipe"):
+@pytest.mark.parametrize(
+    ("recipe", "task"),
+    [
+        ({"hf": {"config": {}, "class": ["x"]}}, "classification"),
+        ({"hf": {"config": 1}}, "language"),
+        ({"hf": ["gpt2"]}, "language"),
+        ({**hfmodels.GPT2, "layers": 7}, "language"),
+    ],
+)
+def test_a_recipe_of_the_wrong_form_is_one_sentence(recipe: hfmodels.Recipe, task: str) -> None:
+    assert recipes.task_of(recipe) == task
+    with pytest.raises(ValueError, match="recipe|layers are patterns"):
         build(recipe)
 
 
