@@ -268,7 +268,7 @@ def test_buffers_that_do_not_travel_are_sized_too() -> None:
 )
 def test_a_recipe_of_the_wrong_form_is_one_sentence(recipe: hfmodels.Recipe, task: str) -> None:
     assert recipes.task_of(recipe) == task
-    with pytest.raises(ValueError, match="recipe|layers are patterns"):
+    with pytest.raises(ValueError, match=r"recipe|layers are patterns"):
         build(recipe)
 
 
