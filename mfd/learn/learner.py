@@ -376,9 +376,9 @@ class Learner:
         recipe = json.dumps(dict(plan.recipe), sort_keys=True, default=repr)
         if self._module is None or recipe != self._recipe:
             self._module, self._content = None, {}  # frees the last one before the next is made
-            self._module = build_for(plan.recipe, task.layers, self._build)
-            self._layers = find_layers(self._module)
-            self._recipe = recipe
+            made = build_for(plan.recipe, task.layers, self._build)
+            self._layers = find_layers(made)
+            self._module, self._recipe = made, recipe  # only now: layers and module belong together
         check_names(task.layers, self._layers)
         return self._module
 

@@ -178,6 +178,15 @@ def test_a_local_recipe_is_built_by_the_owner(pictures: Holding) -> None:
         Desk(pictures).perform(plan=plan, trained=((5, 6),))
 
 
+def test_a_model_without_layers_does_not_take_the_place_of_the_last_one(pictures: Holding) -> None:
+    desk = Desk(pictures, build=lambda recipe: torch.nn.Flatten())
+    before = desk.perform("measure").claims["loss"]
+    bare = encode_plan(Plan(recipe={"local": "bare"}, names=("d",), home=bytes(32)))
+    with pytest.raises(LearnError, match="Flatten has no parameters, so there is nothing to learn"):
+        desk.perform("measure", plan=bare)
+    assert desk.perform("measure").claims["loss"] == before
+
+
 def test_describe(pictures: Holding) -> None:
     learner = Learner({"a": pictures, "b": "sklearn:iris", "c": "sklearn:iriss"})
     assert learner.describe("a") == {"samples": 200, "labels": {str(i): 20 for i in range(10)}}
