@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import inspect
 
 import numpy as np
 import pytest
 import torch
+from transformers import CONFIG_MAPPING
 
 from mfd.learn import Holding, recipes
 from mfd.learn.building import build_for
 from mfd.learn.errors import LearnError
-from mfd.learn.families import FAMILIES, settings_of
+from mfd.learn.families import FAMILIES, NEVER, settings_of
 from mfd.learn.hf import adapt, build, portable
 from mfd.learn.layers import find_layers, indices_of, split_at
 from mfd.learn.learner import Learner
@@ -276,3 +278,6 @@ def test_a_recipe_of_the_wrong_form_is_one_sentence(recipe: hfmodels.Recipe, tas
 def test_every_family_that_a_plan_may_name_exists(family: str) -> None:
     assert {"num_labels"} <= settings_of(family)
     assert not {"id2label", "dtype", "auto_map"} & settings_of(family)
+    # nothing that a family declares and a folder may set is lost on the way
+    declared = set(inspect.signature(CONFIG_MAPPING[family].__init__).parameters)
+    assert declared - settings_of(family) <= set(NEVER)
