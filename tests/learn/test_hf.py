@@ -8,7 +8,6 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from transformers import CONFIG_MAPPING
 
 from mfd.learn import Holding, recipes
 from mfd.learn.building import build_for
@@ -276,6 +275,8 @@ def test_a_recipe_of_the_wrong_form_is_one_sentence(recipe: hfmodels.Recipe, tas
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_every_family_that_a_plan_may_name_exists(family: str) -> None:
+    from transformers import CONFIG_MAPPING
+
     assert {"num_labels"} <= settings_of(family)
     assert not {"id2label", "dtype", "auto_map"} & settings_of(family)
     # nothing that a family declares and a folder may set is lost on the way
