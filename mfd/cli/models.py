@@ -280,4 +280,7 @@ def _of_file(path: Path) -> nn.Module:
         raise Misuse(f"finding layers needs {exc.name}: pip install 'mfd[learn]'") from exc
     if not found.tensors:
         raise CommandError(f"{path} has no tensors")
-    return sketch({name: (t.dtype, t.shape) for name, t in found.tensors.items()})
+    try:
+        return sketch({name: (t.dtype, t.shape) for name, t in found.tensors.items()})
+    except ValueError as exc:
+        raise CommandError(f"{path}: {exc}") from exc
