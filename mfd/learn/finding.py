@@ -8,8 +8,7 @@ Source: spec/packet.md, section "Layer object"; spec/walk.md, W-18 (frozen layer
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -19,6 +18,7 @@ from torch import nn
 
 from mfd.learn.errors import LearnError
 from mfd.learn.patterns import Groups, fits, groups_of
+from mfd.learn.trees import Tree
 from mfd.packet.limits import LAYERS_MAX
 
 __all__ = [
@@ -258,47 +258,17 @@ def _around(module: nn.Module, blocks: Sequence[str], owned: Sequence[str]) -> l
             after.append(key)
         else:
             held[seen].append(key)
+    tree = Tree(module)
     middle: list[Unit] = [
-        (name, keys, [name, *_subtrees(module, [k for k in keys if not k.startswith(name + ".")])],
+        (name, keys, [name, *tree.largest(k for k in keys if not k.startswith(name + "."))],
          None, name)
         for name, keys in zip(blocks, held, strict=True)
     ]  # fmt: skip
-    first: Unit = ("first", before, _subtrees(module, before), None, "")
+    first: Unit = ("first", before, tree.largest(before), None, "")
     own, _, number = blocks[-1].rpartition(".")
     end = f"{own}.{int(number) + 1}" if number.isdecimal() else ""
-    last: Unit = ("last", after, _subtrees(module, after), None, end)
+    last: Unit = ("last", after, tree.largest(after), None, end)
     return [first, *(unit for unit in middle if unit[1]), last]
-
-
-def _subtrees(module: nn.Module, keys: Iterable[str]) -> list[str]:
-    """The largest submodules whose tensors are all among these, and where there is none parents."""
-    wanted = set(keys)
-    found: list[str] = []
-    if not wanted:
-        return found
-    whole = _beneath(module.state_dict(keep_vars=True))
-    mine = _beneath(wanted)
-    for name, _ in module.named_modules():  # what lies in a module follows it at once
-        if not name or (found and name.startswith(found[-1] + ".")):
-            continue
-        if name in mine and mine[name] == whole[name]:
-            found.append(name)
-    covered = set(found)
-    bare = (key for key in wanted if covered.isdisjoint(_ancestors(key)))
-    return found + sorted({key.rpartition(".")[0] for key in bare if "." in key})
-
-
-def _beneath(keys: Iterable[str]) -> Counter[str]:
-    """How many of these tensors lie in each module."""
-    return Counter(name for key in keys for name in _ancestors(key))
-
-
-def _ancestors(key: str) -> Iterator[str]:
-    """Names of the modules in which a tensor lies."""
-    at = key.find(".")
-    while at >= 0:
-        yield key[:at]
-        at = key.find(".", at + 1)
 
 
 def _named(module: nn.Module, owned: Sequence[str], groups: Groups) -> list[Unit]:
@@ -319,7 +289,8 @@ def _named(module: nn.Module, owned: Sequence[str], groups: Groups) -> list[Unit
     for name, keys in held.items():
         if not keys:
             raise LearnError(f"layer {name!r}: no tensor is left that fits {list(groups[name])}")
-    return [(name, keys, _subtrees(module, keys), None, "") for name, keys in held.items()]
+    tree = Tree(module)
+    return [(name, keys, tree.largest(keys), None, "") for name, keys in held.items()]
 
 
 def _join(units: Sequence[Unit]) -> list[Layer]:
@@ -342,6 +313,7 @@ def _adapted(module: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
     """Frozen layers first, then what learns of each: adapters, and heads that PEFT keeps whole."""
     base: list[Layer] = []
     free: list[Layer] = []
+    tree = Tree(module)
     own: Any = getattr(module, "base_model", None)
     prefix = getattr(own, "prefix", None) or "prompt_encoder"
     for layer in layers:
@@ -351,7 +323,7 @@ def _adapted(module: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
         if rest:
             base.append(replace(layer, tensors=rest, frozen=True))
         if keys:
-            name, modules = f"{layer.name}.adapter", tuple(_subtrees(module, keys))
+            name, modules = f"{layer.name}.adapter", tuple(tree.largest(keys))
             free.append(replace(layer, name=name, tensors=tuple(keys), modules=modules))
     return base + free
 
