@@ -27,6 +27,7 @@ from mfd.topology import Topology, TopologyError, dump, load, make
 __all__ = ["ALONE", "Cell", "Order", "Study", "open_study", "parse_seeds", "read_lines", "resolve"]
 
 KEY, FORMAT = "mfd-compare", 1
+GRAPH = "topology.toml"
 ALONE = ("centralised", "local")  # modes in which nothing travels
 PLAIN = {"distill": 0.0, "logit_adjustment": 0.0, "anchor": 0.0}  # these learn better without aids
 ROUNDS = 12  # of federated averaging, where the plan does not say
@@ -147,7 +148,7 @@ def resolve(order: Order) -> tuple[Json, Topology]:
         "data": data,
         "test": test,
         "partition": order.partition,
-        "topology": "topology.toml",
+        "topology": GRAPH,
         "holders": holders,
         "home": (testers or holders)[0],
         "device": {"samples_per_s": order.samples_per_s, "flops": order.flops},
@@ -319,12 +320,36 @@ def _read(path: Path) -> Json:
         raise Misuse(f"{path} cannot be read: {exc}") from exc
     if not isinstance(found, dict) or found.get(KEY) != FORMAT:
         raise Misuse(f"{path} was not written by mfd compare")
+    if wrong := _wrong(found):
+        raise Misuse(f"{path} was not written by mfd compare: {wrong}")
     return found
 
 
-def read_config(path: Path) -> tuple[Json, Topology]:
-    """A comparison written down before. Raises: Misuse."""
+def _wrong(config: Json) -> str:
+    """What mfd compare would not have written; it may come from somebody else, and names files."""
+    plans, seeds, holders = (config.get(key) for key in ("plans", "seeds", "holders"))
+    if config.get("topology") != GRAPH:
+        return f"its topology is not {GRAPH}"
+    if not isinstance(plans, dict) or not all(isinstance(table, dict) for table in plans.values()):
+        return "its plans are not tables"
+    if odd := next((label for label in plans if not LABEL.fullmatch(label)), None):
+        return f"{odd!r} is no label of a plan"
+    if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
+        return "its seeds are not whole numbers"
+    if not isinstance(holders, list) or not all(isinstance(name, str) for name in holders):
+        return "its holders are not names"
+    words = ("data", "test", "partition", "home")
+    if not all(isinstance(config.get(key), str) for key in words):
+        return f"one of {', '.join(words)} is no text"
+    return ""
+
+
+def read_config(path: Path, *, allow_py: bool = False) -> tuple[Json, Topology]:
+    """A comparison written down before, perhaps by somebody else. Raises: Misuse."""
     config = _read(path)
+    code = next((config[key] for key in ("data", "test") if config[key].startswith("py:")), "")
+    if code and not allow_py:
+        raise Misuse(f"{path} runs code of yours, {code}: say so with --allow-py")
     return config, _graph(str(path.parent / str(config["topology"])))
 
 

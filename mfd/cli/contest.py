@@ -19,14 +19,16 @@ __all__ = ["complete", "open_order", "run", "summary"]
 Json = dict[str, Any]
 
 
-def open_order(order: Order, folder: Path, name: str, config: Path | None) -> Study:
+def open_order(
+    order: Order, folder: Path, name: str, config: Path | None, *, allow_py: bool = False
+) -> Study:
     """The study that was asked for, begun or gone on with. Raises: Misuse."""
-    if name and not re.fullmatch(r"[A-Za-z0-9_.+-]{1,100}", name):
-        raise Misuse(f"--name {name}: letters, digits and _.+- only")
+    if name and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}", name):
+        raise Misuse(f"--name {name}: letters, digits and _.+- only, a letter or digit first")
     if config is not None:
         if order.plans or order.data:
             raise Misuse("--config has plans and data already: leave them out")
-        resolved, graph = read_config(config)
+        resolved, graph = read_config(config, allow_py=allow_py)
         return open_study(folder / (name or config.absolute().parent.name), resolved, graph)
     resolved, graph = resolve(order)
     return open_study(folder / (name or "compare"), resolved, graph)

@@ -83,8 +83,7 @@ def from_hf(order: HfOrder, recipe: Mapping[str, Any] | None = None) -> tuple[Ta
         values["num_labels"] = len(told["id2label"])
     made: Table = {k: v for k, v in (recipe or {}).items() if k in ("lora", "layers")}
     try:
-        settled, _ = hf.config_of({"hf": {"class": kind, "config": values}})
-        made["hf"] = hf.portable(settled, kind)
+        made["hf"] = hf.portable(hf.config_from(values), kind)
         dtype = told.get("dtype", told.get("torch_dtype"))
         if dtype not in (None, "float32"):
             made["hf"]["dtype"] = dtype
@@ -281,4 +280,7 @@ def _of_file(path: Path) -> nn.Module:
         raise Misuse(f"finding layers needs {exc.name}: pip install 'mfd[learn]'") from exc
     if not found.tensors:
         raise CommandError(f"{path} has no tensors")
-    return sketch({name: (t.dtype, t.shape) for name, t in found.tensors.items()})
+    try:
+        return sketch({name: (t.dtype, t.shape) for name, t in found.tensors.items()})
+    except ValueError as exc:
+        raise CommandError(f"{path}: {exc}") from exc

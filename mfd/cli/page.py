@@ -75,6 +75,7 @@ border-radius:8px;padding:12px;font-size:.82rem}
 main{padding:12px 10px 40px}figure{padding:12px 10px 8px}
 dl{grid-template-columns:1fr}dd{margin-bottom:.4em}}
 """
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -82,9 +83,14 @@ def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table as CSV."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    for row in (columns, *rows):
+        writer.writerow([_cell(value) for value in row])
     return file.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A name that a spreadsheet would take for a formula is marked as text."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _figure(figure: Figure) -> str:

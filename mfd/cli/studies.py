@@ -57,6 +57,9 @@ def compare(
     config: Annotated[
         Path | None, typer.Option(help="compare.json of an earlier one, to run it again.")
     ] = None,
+    allow_py: Annotated[
+        bool, typer.Option("--allow-py", help="Run the code that --config names as data.")
+    ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
@@ -76,7 +79,7 @@ def compare(
         samples_per_s=samples_per_s,
         flops=flops,
     )
-    study = contest.open_order(order, folder, name, config)
+    study = contest.open_order(order, folder, name, config, allow_py=allow_py)
     contest.run(study, jobs=jobs, as_json=as_json)
 
 

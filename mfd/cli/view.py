@@ -59,7 +59,7 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], none: str) -> None:
     """Print rows under headings; numbers stand to the right. `none`: said where no row is."""
-    rows = [[str(cell) for cell in row] for row in rows]
+    rows = [[printable(cell) for cell in row] for row in rows]
     if not rows:
         print(none)
         return

@@ -27,6 +27,7 @@ __all__ = [
     "gate_of",
     "has_news",
     "joined",
+    "room_for",
     "rule_of",
     "total",
     "walkers_of",
@@ -124,7 +125,8 @@ def aged(manifest: Manifest, plan: Plan, ranges: Sequence[Range], samples: float
     more = min(int(max(samples, 1.0)), COUNT_MAX) if samples < COUNT_MAX else COUNT_MAX
     trained = {i for low, high in ranges for i in range(low, high)} if size > 1 else {0}
     after = tuple(min(n + more, COUNT_MAX) if i in trained else n for i, n in enumerate(before))
-    if manifest.walker[:MARK_BYTES] not in ages and len(ages) >= WALKERS_MAX:
+    room = room_for(plan, len(manifest.layers))
+    if manifest.walker[:MARK_BYTES] not in ages and len(ages) >= room:
         return manifest
     return with_ages(manifest, {**ages, manifest.walker[:MARK_BYTES]: after})
 
@@ -137,6 +139,11 @@ def fits(plan: Plan, manifest: Manifest) -> bool:
 
 def _size(plan: Plan, layers: int) -> int:
     return layers if walkers_of(plan) * layers <= COUNTS_MAX else 1
+
+
+def room_for(plan: Plan, layers: int) -> int:
+    """Return how many walkers the ages of a version of this plan can tell of: all that it has."""
+    return min(WALKERS_MAX, COUNTS_MAX // _size(plan, layers))
 
 
 def joined(versions: Sequence[Ages]) -> dict[bytes, tuple[int, ...]]:

@@ -59,7 +59,8 @@ def common(
         ours.update(version.objects)
     chosen: dict[bytes, bytes] = {}
     for digest, bases in zip(lacks, told, strict=False):
-        fit = (base for base in bases if ours.get(base) == objects.get(digest))
+        size = objects.get(digest, 0)
+        fit = (base for base in bases if base != digest and size and ours.get(base) == size)
         if (base := next(fit, None)) is not None:
             chosen[digest] = base
     return chosen

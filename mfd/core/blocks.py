@@ -14,7 +14,16 @@ from mfd.packet.manifest import Progress
 from mfd.packet.plan import Plan
 from mfd.packet.task import Range
 
-__all__ = ["BASE_KEY", "Work", "cursor_of", "joined", "lies_within", "why_no_blocks", "work_of"]
+__all__ = [
+    "BASE_KEY",
+    "Work",
+    "base_of",
+    "cursor_of",
+    "joined",
+    "lies_within",
+    "why_no_blocks",
+    "work_of",
+]
 
 BASE_KEY = 39  # plan field: so many of the first layers never learn (W-35)
 
@@ -42,7 +51,7 @@ def work_of(plan: Plan, progress: Progress, layers: int, before: Sequence[Range]
 
     `before` is what the stop before this one has trained, as its version says.
     """
-    base = _base(plan, layers)
+    base = base_of(plan, layers)
     every = ((base, layers),)
     free = plan.layers_per_stop == 0
     if plan.mode == "fedavg":
@@ -112,7 +121,7 @@ def joined(ranges: Sequence[Range]) -> tuple[Range, ...]:
 
 def _body(plan: Plan, layers: int) -> Range:
     """What is cut into blocks: never empty, even where head and first leave nothing."""
-    base = _base(plan, layers)
+    base = base_of(plan, layers)
     low, high = plan.body or (base, layers)
     high = max(min(high, layers), base + 1)
     low = min(max(low, base), high - 1)
@@ -123,14 +132,14 @@ def _body(plan: Plan, layers: int) -> Range:
     return low, high
 
 
-def _base(plan: Plan, layers: int) -> int:
+def base_of(plan: Plan, layers: int) -> int:
     """How many of the first layers never learn; a number that leaves none to learn is none."""
     base = plan.extra.get(BASE_KEY)
     return base if type(base) is int and 0 < base < layers else 0
 
 
 def _with_ends(plan: Plan, block: Range, layers: int) -> tuple[Range, ...]:
-    base = _base(plan, layers)
+    base = base_of(plan, layers)
     ends = [(base, base + 1)] * plan.first + [(layers - 1, layers)] * plan.head
     return joined([block, *ends])
 

@@ -28,8 +28,10 @@ class Detours:
 
     def failed(self, target: bytes, link: int) -> None:
         """A circuit to a peer, over this link, broke or did not come to stand."""
-        links = self._failed.pop(target, {})
-        links[link] = self._ctx.now_us + self._ctx.config.detour_us
+        now_us = self._ctx.now_us
+        before = self._failed.pop(target, {})
+        links = {known: until_us for known, until_us in before.items() if until_us > now_us}
+        links[link] = now_us + self._ctx.config.detour_us
         self._failed[target] = links  # the newest last
         if len(self._failed) > TARGETS_MAX:
             del self._failed[next(iter(self._failed))]

@@ -209,7 +209,8 @@ class Journey:
         if walker.version is not version or walker.role is not Role.OWN:
             return  # fenced meanwhile
         trained = result.trained or ranges
-        if not lies_within(trained, ranges):
+        changed = tuple((ref.index, ref.index + 1) for ref in result.layers)
+        if not (lies_within(trained, ranges) and lies_within(changed, trained)):
             self._not_trained(walker, version, "the learner trained layers that it was not given")
             return
         before = version.manifest
@@ -224,7 +225,7 @@ class Journey:
         )
         samples = float(result.claims.get("samples", 0.0))
         manifest = replace(
-            aged(relayer(before, result), walker.plan, ranges, samples),
+            aged(relayer(before, result), walker.plan, trained, samples),
             parents=(version.digest,),
             trained=trained,
             progress=progress,

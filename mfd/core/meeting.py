@@ -19,10 +19,12 @@ from mfd.core.ages import (
     gate_of,
     has_news,
     joined,
+    room_for,
     rule_of,
     weights,
     with_ages,
 )
+from mfd.core.blocks import base_of
 from mfd.core.choice import Choice, going_home
 from mfd.core.commits import Commits
 from mfd.core.context import Context, Timer
@@ -111,22 +113,35 @@ class Meetings:
         is_stop = bool(manifest.trained) and MERGED not in manifest.claims
         return manifest.trainer == me and is_stop
 
+    def _at_hand(self, version: Version, siblings: Sequence[Walker]) -> list[Version]:
+        """Versions with something new, as many as the ages of a merge have room for."""
+        mine = ages_of(version.manifest)
+        seen = set(mine)
+        found: list[Version] = []
+        for sibling in self._newest_first(siblings):
+            other = sibling.version
+            if (
+                other is not None
+                and _is_like(version.manifest, other.manifest)
+                and fits(sibling.plan, other.manifest)
+                and has_news(mine, ages := ages_of(other.manifest))
+                and all(digest in self._walkers.objects for digest in other.objects)
+                and len(seen | set(ages)) <= room_for(sibling.plan, len(other.manifest.layers))
+            ):
+                found.append(other)
+                seen |= set(ages)
+        return found[: self._ctx.config.siblings_max]
+
     def _meeting(self, version: Version, siblings: Sequence[Walker]) -> _Meeting | None:
-        mine, layers = ages_of(version.manifest), len(version.manifest.layers)
-        others = [
-            sibling.version
-            for sibling in self._newest_first(siblings)
-            if sibling.version is not None
-            and _is_like(version.manifest, sibling.version.manifest)
-            and fits(sibling.plan, sibling.version.manifest)
-            and has_news(mine, ages_of(sibling.version.manifest))
-            and all(digest in self._walkers.objects for digest in sibling.version.objects)
-        ][: self._ctx.config.siblings_max]
+        layers, others = len(version.manifest.layers), self._at_hand(version, siblings)
         versions = sorted((version, *others), key=lambda v: v.digest)
         if len({v.digest for v in versions}) < 2:
             return None
         ages = [ages_of(v.manifest) for v in versions]
         shares = weights(ages, layers, by_age=self._rule_of(siblings[0]) == "age")
+        base = base_of(siblings[0].plan, layers)
+        for each in shares:  # what never learns is not merged either, whatever ages say
+            each[:base] = [0.0] * base
         taken = [n for n, each in enumerate(shares) if any(each) or versions[n] is version]
         if len(taken) < 2:
             return None
@@ -161,7 +176,7 @@ class Meetings:
             age_us = now_us - (sibling.left_us or 0)
             old = place >= config.siblings_max or age_us > config.sibling_keep_us
             if old and self._may_go(sibling) and not (sibling.saving or sibling.pinned):
-                sibling.version, sibling.earlier = None, ()
+                sibling.version, sibling.earlier = None, ()  # nor are its objects bases any more
                 self._walkers.save(sibling, then=lambda: None)
 
     def _forget_again(self, walker: Walker) -> None:

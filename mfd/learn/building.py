@@ -18,6 +18,7 @@ __all__ = ["build_for"]
 
 Recipe = Mapping[str, Any]
 STATE_SLACK = 1.1  # of a model's bytes over the sum of its layer objects, which hold tables too
+UNSENT_BYTES_MAX = 256 << 20  # of buffers that do not travel, such as masks: their size is squared
 
 
 def build_for(
@@ -31,15 +32,27 @@ def build_for(
         return _own(recipe, own)
     try:
         with torch.device("meta"):
-            needed = state_bytes(recipes.build(recipe))
+            sketch = recipes.build(recipe)
+        needed, unsent = state_bytes(sketch), _unsent_bytes(sketch)
         brought = sum(ref.raw_bytes for ref in layers)
         if needed > brought * STATE_SLACK:
             raise LearnError(f"the recipe needs {needed} bytes, the packet's layers have {brought}")
+        if unsent > UNSENT_BYTES_MAX + brought:
+            raise LearnError(
+                f"the recipe needs {unsent} bytes for buffers that do not travel, more than "
+                f"{UNSENT_BYTES_MAX} beside the layers' {brought}"
+            )
         return recipes.build(recipe)
     except LearnError:
         raise
     except ValueError as exc:
         raise LearnError(str(exc)) from exc
+
+
+def _unsent_bytes(module: nn.Module) -> int:
+    """Bytes of buffers that are not part of the state."""
+    state = {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}
+    return sum({id(b): b.nbytes for b in module.buffers() if id(b) not in state}.values())
 
 
 def _own(recipe: Recipe, own: Callable[[Recipe], nn.Module] | None) -> nn.Module:

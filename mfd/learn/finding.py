@@ -8,9 +8,8 @@ Source: spec/packet.md, section "Layer object"; spec/walk.md, W-18 (frozen layer
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +17,8 @@ import torch
 from torch import nn
 
 from mfd.learn.errors import LearnError
+from mfd.learn.patterns import Groups, fits, groups_of
+from mfd.learn.trees import Tree
 from mfd.packet.limits import LAYERS_MAX
 
 __all__ = [
@@ -34,8 +35,6 @@ NAMES_BYTES_MAX = 16 << 10  # of all layers together: a manifest of 32 KiB holds
 STAGE_SHARE = 0.9  # of a stage's parameters lie in its own list of blocks
 NAMED = "mfd_layers"  # attribute of a module whose owner named the layers
 LAST = "final"  # in the name of what is registered before the blocks but runs after them
-
-Groups = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +79,10 @@ def name_layers(module: nn.Module, layers: Sequence[str] | Groups) -> None:
     A tensor belongs to the first pattern that fits; a pattern `h.0` stands for `h.0.*` too.
     Raises: LearnError where a tensor fits none, or a layer gets none.
     """
-    groups = layers if isinstance(layers, Mapping) else {pattern: (pattern,) for pattern in layers}
-    for name, patterns in groups.items():
-        if isinstance(patterns, str) or not all(isinstance(p, str) for p in patterns):
-            raise LearnError(f"layer {name!r} is a list of patterns, not {patterns!r}")
-    _named(module, owned_names(module), groups)
-    setattr(module, NAMED, {name: tuple(patterns) for name, patterns in groups.items()})
+    owned = owned_names(module)
+    groups = groups_of(layers, len(owned))
+    _named(module, owned, groups)
+    setattr(module, NAMED, groups)
 
 
 def is_adapted(module: nn.Module) -> bool:
@@ -122,6 +119,7 @@ def tied_names(module: nn.Module) -> dict[str, str]:
     """Names in the state that stand for another's tensor -> the name that owns it."""
     state = module.state_dict(keep_vars=True)
     owners = owned_names(module)
+    names = set(owners)
     known: dict[object, str] = {}
     for key in owners:
         known[id(state[key])] = key
@@ -129,7 +127,7 @@ def tied_names(module: nn.Module) -> dict[str, str]:
     return {
         key: known.get(id(tensor)) or known[_place(key, tensor)]
         for key, tensor in state.items()
-        if key not in set(owners)
+        if key not in names
     }
 
 
@@ -260,43 +258,25 @@ def _around(module: nn.Module, blocks: Sequence[str], owned: Sequence[str]) -> l
             after.append(key)
         else:
             held[seen].append(key)
+    tree = Tree(module)
     middle: list[Unit] = [
-        (name, keys, [name, *_subtrees(module, [k for k in keys if not k.startswith(name + ".")])],
+        (name, keys, [name, *tree.largest(k for k in keys if not k.startswith(name + "."))],
          None, name)
         for name, keys in zip(blocks, held, strict=True)
     ]  # fmt: skip
-    first: Unit = ("first", before, _subtrees(module, before), None, "")
+    first: Unit = ("first", before, tree.largest(before), None, "")
     own, _, number = blocks[-1].rpartition(".")
     end = f"{own}.{int(number) + 1}" if number.isdecimal() else ""
-    last: Unit = ("last", after, _subtrees(module, after), None, end)
+    last: Unit = ("last", after, tree.largest(after), None, end)
     return [first, *(unit for unit in middle if unit[1]), last]
-
-
-def _subtrees(module: nn.Module, keys: Iterable[str]) -> list[str]:
-    """The largest submodules whose tensors are all among these, and where there is none parents."""
-    wanted = set(keys)
-    found: list[str] = []
-    covered: set[str] = set()
-    if not wanted:
-        return found
-    state = list(module.state_dict(keep_vars=True))
-    for name, _ in module.named_modules():
-        if not name or any(name.startswith(f + ".") for f in found):
-            continue
-        inside = {key for key in state if key.startswith(name + ".")}
-        if inside and inside <= wanted:
-            found.append(name)
-            covered |= inside
-    parents = (key.rpartition(".")[0] for key in wanted - covered if "." in key)
-    return found + sorted(set(parents))
 
 
 def _named(module: nn.Module, owned: Sequence[str], groups: Groups) -> list[Unit]:
     held: dict[str, list[str]] = {name: [] for name in groups}
     strange = []
     for key in owned:
-        fits = (n for n, patterns in groups.items() if any(_fits(key, p) for p in patterns))
-        name = next(fits, None)
+        found = (n for n, patterns in groups.items() if any(fits(key, p) for p in patterns))
+        name = next(found, None)
         if name is None:
             strange.append(key)
         else:
@@ -309,11 +289,8 @@ def _named(module: nn.Module, owned: Sequence[str], groups: Groups) -> list[Unit
     for name, keys in held.items():
         if not keys:
             raise LearnError(f"layer {name!r}: no tensor is left that fits {list(groups[name])}")
-    return [(name, keys, _subtrees(module, keys), None, "") for name, keys in held.items()]
-
-
-def _fits(key: str, pattern: str) -> bool:
-    return fnmatchcase(key, pattern) or fnmatchcase(key, pattern + ".*")
+    tree = Tree(module)
+    return [(name, keys, tree.largest(keys), None, "") for name, keys in held.items()]
 
 
 def _join(units: Sequence[Unit]) -> list[Layer]:
@@ -336,15 +313,17 @@ def _adapted(module: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
     """Frozen layers first, then what learns of each: adapters, and heads that PEFT keeps whole."""
     base: list[Layer] = []
     free: list[Layer] = []
+    tree = Tree(module)
     own: Any = getattr(module, "base_model", None)
     prefix = getattr(own, "prefix", None) or "prompt_encoder"
     for layer in layers:
         keys = [key for key in layer.tensors if _learns(key, prefix)]
-        rest = tuple(key for key in layer.tensors if key not in set(keys))
+        learned = set(keys)
+        rest = tuple(key for key in layer.tensors if key not in learned)
         if rest:
             base.append(replace(layer, tensors=rest, frozen=True))
         if keys:
-            name, modules = f"{layer.name}.adapter", tuple(_subtrees(module, keys))
+            name, modules = f"{layer.name}.adapter", tuple(tree.largest(keys))
             free.append(replace(layer, name=name, tensors=tuple(keys), modules=modules))
     return base + free
 

@@ -5,8 +5,8 @@
      "layers": {"body": ["*.h.*"], "rest": ["*"]}}              optional, see finding.name_layers
 
 Rules of this file: code never travels and none is fetched: `trust_remote_code` does not exist here,
-keys of a configuration that could name code, kernels, weights or a place are refused, and the hub
-is offline while a model is built. Sizes come from strangers: all are bounded.
+a plan names families and settings that families.py lists and no others, and the hub is offline
+while a model is built. Sizes come from strangers: all are bounded.
 Tensors: B batch, T tokens, V vocabulary.
 """
 
@@ -20,9 +20,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from mfd.learn.families import FAMILIES, bounded, check_plain, check_settings, settings_of
 from mfd.learn.finding import name_layers
 
-__all__ = ["HEADS", "LEFT_OUT", "adapt", "build", "config_json", "config_of", "is_hf", "portable"]
+__all__ = [
+    "HEADS",
+    "LEFT_OUT",
+    "adapt",
+    "build",
+    "config_from",
+    "config_json",
+    "config_of",
+    "is_hf",
+    "portable",
+]
 
 HEADS = {  # class -> the plan's task
     "AutoModelForCausalLM": "language",
@@ -30,12 +41,6 @@ HEADS = {  # class -> the plan's task
     "AutoModelForSequenceClassification": "classification",
     "AutoModelForImageClassification": "classification",
 }
-NUMBER_MAX = 1 << 21  # one width, length or size of a vocabulary in a configuration
-DEPTH_MAX = 1024  # blocks: neighbouring layers are grouped beyond 256
-FORBIDDEN = (  # parts of keys behind which code, kernels, weights or places could stand
-    "auto_map", "trust", "quantization", "implementation", "kernel", "backbone", "pretrained",
-    "path", "url", "revision", "timm", "adapter", "repo",
-)  # fmt: skip
 LEFT_OUT = (  # of a configuration that is made into a recipe: where it came from, labels' names
     "_name_or_path", "architectures", "transformers_version", "auto_map", "id2label", "label2id",
     "dtype", "torch_dtype",
@@ -96,7 +101,7 @@ def build(recipe: Mapping[str, Any], base: nn.Module | None = None) -> nn.Module
     strange = [key for key in recipe if key not in KNOWN]
     if strange:
         raise ValueError(f"a recipe with hf has no {strange[0]!r}; it has {', '.join(KNOWN)}")
-    with _offline():
+    with _offline(), bounded():
         config, kind = config_of(recipe)
         dtype = getattr(torch, recipe["hf"].get("dtype", "float32"))
         try:
@@ -123,53 +128,59 @@ def config_of(recipe: Mapping[str, Any]) -> tuple[Any, str]:
         if key not in ("class", "config", "dtype"):
             raise ValueError(f"recipe hf has no {key!r}; it has class, config, dtype")
     kind, values = hf.get("class", "AutoModelForCausalLM"), dict(hf["config"])
-    if kind not in HEADS:
+    if not isinstance(kind, str) or kind not in HEADS:
         raise ValueError(f"recipe hf: class is one of {', '.join(HEADS)}, not {kind!r}")
     if hf.get("dtype", "float32") not in DTYPES:
         raise ValueError(f"recipe hf: dtype is one of {', '.join(DTYPES)}, not {hf['dtype']!r}")
-    _check(values, "config")
+    family = values.pop("model_type", None)
+    check_plain(values, "config")
+    _check_family(family)
+    check_settings(family, values)
+    return _config(family, values), kind
+
+
+def config_from(values: Mapping[str, Any]) -> Any:
+    """The configuration of a user's own folder, in which more may stand than travels.
+
+    Raises: ValueError.
+    """
+    rest = {key: value for key, value in values.items() if key != "model_type"}
+    check_plain(rest, "config")
+    family = values.get("model_type")
+    _check_family(family)
+    return _config(str(family), rest)
+
+
+def _check_family(family: object) -> None:
     try:
         from transformers import CONFIG_MAPPING
     except ImportError as exc:
         raise ValueError(f"models of Hugging Face need {exc.name}: pip install 'mfd[hf]'") from exc
-    family = values.pop("model_type", None)
     if not isinstance(family, str) or family not in CONFIG_MAPPING:
         raise ValueError(f"transformers has no model_type {family!r}")
+    if family not in FAMILIES:
+        raise ValueError(
+            f"model_type {family!r} is not one that a plan may name: {', '.join(sorted(FAMILIES))}"
+        )
+
+
+def _config(family: str, values: Mapping[str, Any]) -> Any:
+    from transformers import CONFIG_MAPPING
+
     try:
-        config = CONFIG_MAPPING[family].from_dict(values)
+        return CONFIG_MAPPING[family].from_dict(dict(values))
     except Exception as exc:  # every family checks its own values in its own way
         raise ValueError(f"the configuration does not fit {family}: {_first_line(exc)}") from exc
-    return config, kind
 
 
 def _first_line(exc: Exception) -> str:
     return " ".join(str(exc).split())[:300] or type(exc).__name__
 
 
-def _check(value: object, where: str) -> None:
-    """Refuse what could name code or a place, and sizes out of range. Raises: ValueError."""
-    match value:
-        case Mapping():
-            for key, inner in value.items():
-                words = str(key).lower()
-                if inner is not None and any(part in words for part in FORBIDDEN):
-                    raise ValueError(f"recipe hf: {where}.{key} is not allowed in a plan")
-                if type(inner) is int and "layer" in words and abs(inner) > DEPTH_MAX:
-                    raise ValueError(f"recipe hf: {where}.{key} is {inner}, above {DEPTH_MAX}")
-                _check(inner, f"{where}.{key}")
-        case list() | tuple():
-            if len(value) > DEPTH_MAX:
-                raise ValueError(f"recipe hf: {where} has {len(value)} entries > {DEPTH_MAX}")
-            for inner in value:
-                _check(inner, where)
-        case int() if abs(value) > NUMBER_MAX:
-            raise ValueError(f"recipe hf: {where} is {value}, above {NUMBER_MAX}")
-
-
 def portable(config: Any, kind: str) -> dict[str, Any]:
     """Make `{"class": ..., "config": ...}` of a configuration. Raises: ValueError."""
-    values = {k: v for k, v in config.to_diff_dict().items() if k not in LEFT_OUT}
-    values = {k: v for k, v in values.items() if v is not None and not _forbids(k)}
+    known = settings_of(config.model_type)
+    values = {k: v for k, v in config.to_diff_dict().items() if k in known and v is not None}
     values["model_type"] = config.model_type
     if HEADS[kind] == "classification" or kind == "AutoModelForTokenClassification":
         values["num_labels"] = config.num_labels
@@ -189,10 +200,6 @@ def config_json(recipe: Mapping[str, Any]) -> str:
     config.architectures = [type(module).__name__]
     text: str = config.to_json_string()
     return text
-
-
-def _forbids(key: str) -> bool:
-    return any(part in key.lower() for part in FORBIDDEN)
 
 
 def _plain(value: Any) -> Any:

@@ -39,6 +39,7 @@ __all__ = [
 TORCH_DTYPES: dict[str, torch.dtype] = {  # as far as this torch has them
     ours: getattr(torch, theirs) for ours, theirs in TORCH_NAMES.items() if hasattr(torch, theirs)
 }
+NESTED_MAX = 64  # modules in modules
 EMBEDDING = ("embed", "wte", "wpe", "shared.weight")
 _DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
@@ -86,7 +87,7 @@ def sketch(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> nn.Module:
     """A module with these names, {name: (element type, shape)}, and without values or code.
 
     Members that are numbered are taken for a list. Raises: LearnError for a type without a name
-    in this torch.
+    in this torch, and for a name that no module can have.
     """
     root = nn.Module()
     # a file has lost the order of its author: embeddings come first by their names
@@ -95,13 +96,18 @@ def sketch(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> nn.Module:
         if dtype not in TORCH_DTYPES:
             raise LearnError(f"tensor {key!r} is {dtype}, which this torch does not have")
         *path, last = key.split(".")
+        if len(path) > NESTED_MAX:
+            raise LearnError(f"tensor {key[:80]!r} lies in {len(path)} modules > {NESTED_MAX}")
         place = root
-        for name in path:
-            if name not in place._modules:
-                place.add_module(name, nn.Module())
-            place = place.get_submodule(name)
-        empty = torch.empty(shape, dtype=TORCH_DTYPES[dtype], device="meta")
-        place.register_buffer(last, empty)
+        try:
+            for name in path:
+                if name not in place._modules:
+                    place.add_module(name, nn.Module())
+                place = place.get_submodule(name)
+            empty = torch.empty(shape, dtype=TORCH_DTYPES[dtype], device="meta")
+            place.register_buffer(last, empty)
+        except (KeyError, AttributeError) as exc:  # empty, or what every module has already
+            raise LearnError(f"{key!r} cannot be the name of a tensor in a module: {exc}") from exc
     _number(root)
     return root
 

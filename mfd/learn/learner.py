@@ -308,6 +308,7 @@ class Learner:
         self, task: LearnTask, plan: Plan, read: Read, parameters: set[str]
     ) -> dict[str, float]:
         """Claims that tell which siblings do not pass the gate; one's own version always does."""
+        from mfd.learn.forms import misfit
         from mfd.learn.merging import too_far, unfinite
 
         known = {ref.digest for ref in task.layers}
@@ -316,7 +317,9 @@ class Learner:
         for number, sibling in enumerate(task.siblings):
             if sibling.layers == task.layers:
                 continue
-            if unfinite(sibling, known, read):
+            if sibling.shares and misfit(task.layers, sibling, read):
+                claims[f"out{number}"] = 4.0
+            elif unfinite(sibling, known, read):
                 claims[f"out{number}"] = 1.0
             elif task.rule == "near" and too_far(
                 task.layers, sibling, read, radius=task.radius, parameters=parameters
@@ -373,9 +376,9 @@ class Learner:
         recipe = json.dumps(dict(plan.recipe), sort_keys=True, default=repr)
         if self._module is None or recipe != self._recipe:
             self._module, self._content = None, {}  # frees the last one before the next is made
-            self._module = build_for(plan.recipe, task.layers, self._build)
-            self._layers = find_layers(self._module)
-            self._recipe = recipe
+            made = build_for(plan.recipe, task.layers, self._build)
+            self._layers = find_layers(made)
+            self._module, self._recipe = made, recipe  # only now: layers and module belong together
         check_names(task.layers, self._layers)
         return self._module
 

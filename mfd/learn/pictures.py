@@ -1,7 +1,8 @@
 """Read sets of pictures: folders, packed JPEG files, folders of Hugging Face datasets.
 
-Rules of this file: what a file declares is checked before memory is taken; pillow and datasets are
-imported on use. Pictures come as (samples, channels, height, width) from 0 to 255.
+Rules of this file: what a file declares is checked before memory is taken; formats for which pillow
+starts a program (PostScript) are no pictures here, whatever the file is called; pillow and datasets
+are imported on use. Pictures come as (samples, channels, height, width) from 0 to 255.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = ["COLOURS", "read_folder", "read_packed", "read_saved"]
 
 Array = np.ndarray[Any, Any]
 COLOURS = {"rgb": "RGB", "grey": "L"}
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # others may start programs
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 PICTURES_MAX = 10_000_000
 SIDE_MAX = 8_192  # pixels: a small file may declare a picture larger than memory
@@ -77,10 +79,12 @@ def _stack(
     """Decode pictures of one size into one array of bytes."""
     from PIL import Image, UnidentifiedImageError
 
+    Image.init()  # a pillow may be built without some of them
+    formats = [name for name in FORMATS if name in Image.OPEN]
     out: Array | None = None
     for row, (name, file) in enumerate(files):
         try:
-            with Image.open(file) as image:
+            with Image.open(file, formats=formats) as image:
                 pixels = _pixels(name, image, options)
         except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as exc:
             raise HoldingError(f"{name} is not a picture that pillow reads: {exc}") from None

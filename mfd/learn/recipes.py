@@ -55,5 +55,6 @@ def task_of(recipe: Mapping[str, Any]) -> str:
     if "hf" in recipe:
         from mfd.learn.hf import HEADS
 
-        return HEADS.get(recipe["hf"].get("class", "AutoModelForCausalLM"), "classification")
+        hf = recipe["hf"] if isinstance(recipe["hf"], Mapping) else {}
+        return HEADS.get(str(hf.get("class", "AutoModelForCausalLM")), "classification")
     return "language" if recipe.get("zoo") == "transformer" else "classification"

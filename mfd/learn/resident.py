@@ -87,7 +87,7 @@ class Resident:
     def _save(self, path: Path, module: nn.Module) -> None:
         state = from_state_dict(module.state_dict())
         notes = {RECIPE_NOTE: _line(self._recipe), LESSONS_NOTE: str(self.lessons + 1)}
-        draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+        draft = path.with_name(f".{path.name}.new")  # one name: what a crash has left is replaced
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with draft.open("wb") as file:

@@ -34,6 +34,7 @@ from mfd.learn.tables import Table
 __all__ = ["SHARES", "Sharing", "Visit", "measure_both", "visit"]
 
 SHARES = ("proxy", "logits", "prototypes")
+PUBLIC = "public"  # last part of the name under which an owner holds what all may see answers to
 
 
 def _is_weight(value: object) -> bool:
@@ -45,7 +46,7 @@ class Sharing:
     """How a `distill` plan shares: these keys of the plan's `learn`, beside those of Options."""
 
     share: str = "proxy"
-    public: str = ""  # data name of a set that every holder has too; its labels are not used
+    public: str = ""  # name/public of a set that every holder has; its labels are not used
     teach: float = 1.0  # weight of the walker's opinion in the resident's loss
     follow: float = 1.0  # weight of the resident's opinion in the proxy's loss
 
@@ -66,6 +67,11 @@ class Sharing:
             raise LearnError(f"plan.learn: share is {', '.join(SHARES)}, not {sharing.share!r}")
         if sharing.share == "logits" and not sharing.public:
             raise LearnError('plan.learn: logits are shared on a public set: say public = "NAME"')
+        if sharing.public and sharing.public.rpartition("/")[2] != PUBLIC:
+            raise LearnError(
+                f"plan.learn: {sharing.public!r} is no public set: answers to private samples tell "
+                f"of them, so a set is public by its owner's name for it, such as digits/{PUBLIC}"
+            )
         return sharing, Options.of({k: v for k, v in learn.items() if k not in known})
 
 

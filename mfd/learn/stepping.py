@@ -114,9 +114,7 @@ class Stepper:
             slot, _, name = key.partition("/")
             kind, _, slot = slot.removeprefix(CARRIED).partition(".")
             target = dict(zip(self.named, self.targets, strict=True)).get(name)
-            if kind != self.options.optimizer or target is None:
-                continue
-            if value.ndim and value.shape != target.shape:
+            if kind != self.options.optimizer or target is None or not _fits(slot, value, target):
                 continue
             device = target.device if value.ndim else value.device
             found.setdefault(name, {})[slot] = value.to(device).clone()
@@ -127,6 +125,16 @@ class Stepper:
                 optimizer.state[target] = dict(slots)
 
 
+def _fits(slot: str, value: torch.Tensor, target: torch.Tensor) -> bool:
+    """Whether this can be an optimiser's own; whoever had the layer before may have made it up."""
+    shape = torch.Size() if slot == "step" else target.shape
+    if value.shape != shape or not value.is_floating_point():
+        return False
+    least = float("-inf") if slot in SIGNED else 0.0  # a count or a square
+    return bool(torch.isfinite(value).all()) and (not value.numel() or float(value.min()) >= least)
+
+
+SIGNED = ("exp_avg", "momentum_buffer")
 ADAM = {"step", "exp_avg", "exp_avg_sq"}
 SLOTS = {
     "adam": ADAM,

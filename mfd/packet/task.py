@@ -16,6 +16,7 @@ LEFT_OUT = {  # claim `out0`, `out1`, ...: why a merge did without that sibling 
     1: "a number in it is not finite",
     2: "it is too far away",
     3: "its loss on the data here is worse",
+    4: "its layers are not those of this model",
 }
 TaskKind = Literal["train", "measure", "merge"]
 

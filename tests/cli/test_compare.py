@@ -13,9 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mfd.cli.comparing import Cell, Order, Study, open_study, parse_seeds, read_lines, resolve
+from mfd.cli.comparing import (
+    Cell,
+    Order,
+    Study,
+    open_study,
+    parse_seeds,
+    read_config,
+    read_lines,
+    resolve,
+)
+from mfd.cli.contest import open_order
 from mfd.cli.errors import Misuse
 from mfd.cli.main import main
+from mfd.cli.page import csv_text
 
 pytest.importorskip("torch", reason="comparing trains for real")
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
@@ -115,6 +126,45 @@ def test_the_resolved_config_runs_it_again(done: Path, tmp_path: Path) -> None:
     args = ["compare", "--config", str(config), "--folder", str(tmp_path), "--name", "a"]
     assert main([*args, "--jobs", "2"]) == 0
     assert results(tmp_path) == results(done)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"topology": "../../x.toml"}, "its topology is not topology.toml"),
+        ({"plans": {"../../x": {"mode": "snake"}}}, r"'\.\./\.\./x' is no label of a plan"),
+        ({"plans": {"a": 1}}, "its plans are not tables"),
+        ({"seeds": ["../x"]}, "its seeds are not whole numbers"),
+        ({"holders": 3}, "its holders are not names"),
+        ({"data": None}, "one of data, test, partition, home is no text"),
+        ({"data": "py:os:getcwd"}, "runs code of yours, py:os:getcwd: say so with --allow-py"),
+        ({"test": "py:os:getcwd"}, "runs code of yours, py:os:getcwd: say so with --allow-py"),
+    ],
+)
+def test_a_config_of_somebody_else_neither_leaves_its_folder_nor_runs_code(
+    done: Path, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    config = json.loads((done / "a/compare.json").read_text()) | change
+    (theirs / "compare.json").write_text(json.dumps(config))
+    (theirs / "topology.toml").write_bytes((done / "a/topology.toml").read_bytes())
+    with pytest.raises(Misuse, match=words):
+        read_config(theirs / "compare.json")
+    if "py:" not in words:
+        with pytest.raises(Misuse, match=words):
+            open_study(theirs)
+
+
+@pytest.mark.parametrize("name", ["..", ".", ".hidden", "a/b", "-x"])
+def test_a_name_is_one_folder_below(name: str, tmp_path: Path) -> None:
+    with pytest.raises(Misuse, match="letters, digits and"):
+        open_order(Order(["snake"], data="sklearn:digits"), tmp_path, name, None)
+
+
+def test_a_spreadsheet_takes_no_name_for_a_formula() -> None:
+    text = csv_text(["node", "bytes"], [["=cmd()", -1], ["@x", 2.5], ["plain-1", 3]])
+    assert text == "node,bytes\n'=cmd(),-1\n'@x,2.5\nplain-1,3\n"
 
 
 class Links(HTMLParser):

@@ -149,6 +149,23 @@ def test_layers_of_all_that_can_be_named(
         module_of("py:os:getcwd", allow_py=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a..weight", "'a..weight' cannot be the name of a tensor in a module"),
+        ("forward.weight", "'forward.weight' cannot be the name of a tensor in a module"),
+        ("training", "'training' cannot be the name of a tensor in a module"),
+        ("a." * 100 + "w", "lies in 100 modules > 64"),
+    ],
+)
+def test_names_of_a_file_that_no_module_can_have_are_one_sentence(
+    name: str, words: str, tmp_path: Path
+) -> None:
+    save_file({name: torch.zeros(2)}, tmp_path / "x.safetensors")
+    with pytest.raises(CommandError, match=words):
+        module_of(str(tmp_path / "x.safetensors"))
+
+
 class _Size:
     def __init__(self, size: int) -> None:
         self.bytes = size

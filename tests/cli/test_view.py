@@ -87,3 +87,14 @@ def test_sizes_and_spans() -> None:
     ]
     assert [span(s) for s in (1, 90, 7200, 2e5)] == ["1.0 s", "1.5 min", "2.0 h", "2.3 d"]
     assert (brief(PEER), brief("not an id at all")) == ("abababab", "not an id at all")
+
+
+def test_a_table_shows_names_of_strangers_without_what_moves_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Names of tensors, layers and nodes come from files that others made."""
+    print_table(("layer", "bytes"), [("\x1b[2Jevil\a", "7"), ("good", "8")], "none")
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "?[2Jevil?" in out
+    assert "good" in out

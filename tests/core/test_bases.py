@@ -94,6 +94,8 @@ def test_a_sender_uses_only_what_its_own_lineage_left() -> None:
     assert common(walker, objects, [digest("c"), digest("b")], told) == {digest("c"): digest("a")}
     assert common(walker, objects, [digest("c")], [[digest("s")]]) == {}
     assert common(walker, {**objects, digest("c"): 1}, [digest("c")], told[:1]) == {}
+    assert common(walker, objects, [digest("x")], [[digest("s")]]) == {}  # neither is known here
+    assert common(walker, objects, [digest("c")], [[digest("c")]]) == {}  # nor is it its own base
 
 
 def test_an_accept_without_bases_is_as_it_always_was() -> None:

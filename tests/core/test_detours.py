@@ -124,3 +124,14 @@ def test_what_is_remembered_is_bounded() -> None:
     assert detours.choose(last, [way(1), way(2)]) == way(2)
     assert detours.choose(last, [way(1)]) == way(1)
     assert detours.choose(TARGET, [way(1), way(2)]) == way(1)  # forgotten since
+
+
+def test_links_that_came_and_went_are_not_kept() -> None:
+    """Rules: T-30"""
+    ctx = Context(signer=SimKey(b"a"), verify=sim_verify, config=Config(), seed=b"")
+    detours = Detours(ctx)
+    for link in range(100):  # a neighbour that goes and comes has another number each time
+        detours.failed(TARGET, link)
+        ctx.now_us += ctx.config.detour_us // 2
+    assert sorted(detours._failed[TARGET]) == [98, 99]
+    assert detours.choose(TARGET, [way(99), way(7)]) == way(7)

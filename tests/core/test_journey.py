@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mfd.core.messages import Kind
 from mfd.sim.standin import StandIn
 from mfd.sim.world import World
@@ -91,6 +93,29 @@ def test_a_failing_learner_costs_one_visit() -> None:
     ]
     assert len(reports(home, "stop")) == 5  # three holders, two laps, one visit lost
     assert len(world.hosts["b"].learner.tasks) == 2
+
+
+class Stray(StandIn):
+    """Changes a layer that it does not say it has trained."""
+
+    def perform(self, task, read, write):
+        made = super().perform(replace(task, trained=((0, 3),)), read, write)
+        return replace(made, trained=task.trained[:1])
+
+
+def test_a_stop_that_changed_other_layers_has_failed() -> None:
+    """Rules: W-13, W-26"""
+    world = world_of(EDGES, "abc")
+    for host in world.hosts.values():
+        host.learner = Stray()
+    birth = walker_for(world, "a", layers=3, floats=50, min_holders=3, laps=1, layers_per_stop=1)
+    inject(world, "a", birth)
+    home = world.hosts["a"]
+    assert world.run(until=arrived(home), seconds=600)
+    reasons = {told["reason"] for told in reports(home, "learning failed")}
+    assert reasons == {"the learner trained layers that it was not given"}
+    manifest = home.peer.version(birth.walker).manifest
+    assert {ref.digest for ref in manifest.layers} == {made.digest for made in birth.objects}
 
 
 def test_a_model_that_nobody_can_train_comes_home_soon() -> None:

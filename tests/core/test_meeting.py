@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from mfd.core.ages import ages_of, has_news
+from mfd.core.ages import ages_of, has_news, with_ages
 from mfd.core.config import Config
 from mfd.core.custody import Role, Walker
 from mfd.packet.objects import unpack_layer
@@ -320,3 +320,49 @@ def test_what_is_no_version_of_the_same_model_is_not_merged() -> None:
     assert lies(model=bytes(32))
     assert lies(extra={41: [[bytes(8), b"\1\0\0\0"]]})  # one count for all of three layers
     assert lies(extra={})
+    one = (1).to_bytes(4, "little") * 3
+    assert not lies(extra={41: [[bytes([9, n]) * 4, one] for n in range(64)]})
+    assert lies(extra={41: [[bytes([9, n]) * 4, one] for n in range(65)]})
+    # of these the own version has seen none: a merge would tell of more walkers than there can be
+    seen = with_ages(blank, {bytes([8]) * 8: (1, 1, 1)})
+    version = replace(own.version, manifest=seen, record=b"another")
+    assert lies(extra={41: [[bytes([9, n]) * 4, one] for n in range(64)]})
+
+
+class Narrow(StandIn):
+    """Has memory for one layer: of what it is given it trains the first alone, and says so."""
+
+    def perform(self, task, read, write):
+        if task.kind != "train":
+            return super().perform(task, read, write)
+        low = task.trained[0][0]
+        made = super().perform(replace(task, trained=((low, low + 1),)), read, write)
+        return replace(made, trained=((low, low + 1),))
+
+
+def test_ages_count_what_was_trained_and_not_what_was_given() -> None:
+    """Rules: W-26, W-45"""
+    world, ids = sent(2, mode="snake", layers_per_stop=0, laps=1)
+    for host in world.hosts.values():
+        host.learner = Narrow()
+    assert world.run(until=all_home(world, 2), seconds=600)
+    for i in ids:
+        seen = ages_of(walkers(world, "a")[i].version.manifest)
+        assert all(counts[1:] == (0, 0) for counts in seen.values())
+        assert any(counts[0] for counts in seen.values())
+
+
+def test_layers_that_never_learn_are_not_merged_whatever_ages_claim() -> None:
+    """Rules: W-35, W-46"""
+    world, ids = sent(2, extra={39: 2})
+    home = world.hosts["a"]
+    assert world.run(until=lambda: len(reports(home, "stop")) >= 1, seconds=100)
+    own, other = (walkers(world, "a")[i] for i in ids)
+    assert own.version is not None
+    blank = replace(own.version, manifest=replace(own.version.manifest, extra={}), record=b"own")
+    counts = b"".join(n.to_bytes(4, "little") for n in (1 << 30, 1 << 30, 5))
+    claims = replace(own.version.manifest, extra={41: [[bytes(8), counts]]})
+    liar = Walker(other.identity, Role.SHADOW, replace(own.version, manifest=claims))
+    meeting = home.peer._journey._meetings._meeting(blank, [liar])
+    assert meeting is not None
+    assert sorted(meeting.shares) == [(0.0, 0.0, 0.0), (0.0, 0.0, 1.0)]

@@ -11,6 +11,7 @@ from mfd.learn.errors import LearnError
 from mfd.learn.finding import find_layers, name_layers
 from mfd.learn.layers import load_model, pack, pack_model
 from mfd.learn.memory import state_bytes
+from mfd.learn.patterns import fits, groups_of
 from tests.learn import hfmodels
 from tests.learn.conftest import state_bytes as bytes_of
 
@@ -134,9 +135,32 @@ def test_layers_named_by_the_owner() -> None:
         (["weight"], "no layer named by the owner has bias: add a pattern"),
         (["*", "bias"], "layer 'bias': no tensor is left that fits"),
         ({"a": "*"}, "layer 'a' is a list of patterns"),
+        (["*", 3], "layers are patterns, or names with lists"),
+        (7, "layers are patterns, or names with lists"),
+        ({3: ["*"]}, "layer 3 is a list of patterns"),
+        ({"a": ["*"] * 1025}, "at most 1024 patterns of 256 characters"),
+        (["*" + "a" * 256], "at most 1024 patterns of 256 characters"),
     ):
         with pytest.raises(LearnError, match=words):
             name_layers(two, layers)  # type: ignore[arg-type]
+
+
+def test_patterns_of_a_stranger_do_not_hang() -> None:
+    key = "a" * 5_000 + "c"
+    assert not fits(key, "*a" * 100 + "*b")  # each star goes on, and never back
+    with pytest.raises(LearnError, match="1024 patterns for 2000 tensors are too many"):
+        groups_of({"a": ["*"] * 1024}, 2_000)
+
+
+def test_modules_of_a_layer_are_the_largest_whole_ones() -> None:
+    inner = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    module = nn.ModuleDict({"ab": nn.Linear(1, 1), "a": nn.ModuleDict({"b": inner})})
+    name_layers(module, {"some": ["a.b.0", "ab.weight"], "rest": ["*"]})
+    some, rest = find_layers(module)
+    assert some.modules == ("a.b.0", "ab")
+    assert rest.modules == ("a.b.1", "ab")
+    name_layers(module, {"some": ["a.*"], "rest": ["*"]})
+    assert [layer.modules for layer in find_layers(module)] == [("a",), ("ab",)]
 
 
 def test_more_layers_than_a_packet_names_are_grouped() -> None:

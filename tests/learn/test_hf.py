@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+import inspect
 
 import numpy as np
 import pytest
 import torch
 
 from mfd.learn import Holding, recipes
+from mfd.learn.building import build_for
+from mfd.learn.errors import LearnError
+from mfd.learn.families import FAMILIES, NEVER, settings_of
 from mfd.learn.hf import adapt, build, portable
 from mfd.learn.layers import find_layers, indices_of, split_at
 from mfd.learn.learner import Learner
 from mfd.learn.training import Options, train
 from mfd.packet.plan import Plan, encode_plan
-from mfd.packet.task import LearnTask
+from mfd.packet.task import LayerRef, LearnTask
 from tests.learn import hfmodels
 from tests.learn.conftest import packed, state_bytes
 
@@ -209,3 +213,72 @@ def test_a_configuration_becomes_a_recipe_and_the_same_model_again() -> None:
         again = recipes.init({"hf": made}, 1)
         assert state_bytes(again) == state_bytes(module)
         assert indices_of(((0, len(find_layers(again))),), len(find_layers(module)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        # a setting that the family does not declare, whatever it is called
+        ({"_commit_hash": "main"}, r"config\._commit_hash is not allowed in a plan for gpt2"),
+        ({"attn_impl": "flash"}, "config.attn_impl is not allowed in a plan for gpt2"),
+        ({"return_dict": False}, "config.return_dict is not allowed in a plan for gpt2"),
+        ({"id2label": {"0": "a"}}, "config.id2label is not allowed in a plan for gpt2"),
+        # a value that could be a place
+        ({"activation_function": "someone/kernels"}, "is 'someone/kernels', not a plain word"),
+        ({"activation_function": {"a": 1}}, "is a number, a word or a list, not a table"),
+        ({"n_inner": b"x"}, "config.n_inner is a bytes, not a plain value"),
+        # sizes that take time or memory before the model is sized
+        ({"num_labels": 1 << 20}, "config.num_labels is 1048576, above 65536"),
+        ({"model_type": "mamba"}, "'mamba' is not one that a plan may name: albert, bart"),
+    ],
+)
+def test_only_what_a_family_declares_and_plain_values(
+    change: dict[str, object], words: str
+) -> None:
+    config = {**hfmodels.GPT2["hf"]["config"], **change}
+    with pytest.raises(ValueError, match=words):
+        build({"hf": {"config": config}})
+
+
+def test_a_plan_cannot_ask_for_modules_without_end() -> None:
+    config = {**hfmodels.RESNET["hf"]["config"], "depths": [1 << 21, 1 << 21]}
+    with pytest.raises(ValueError, match="cannot be built: it has more than 16384 modules"):
+        build({"hf": {"class": hfmodels.PICTURES, "config": config}})
+    assert not torch.nn.modules.module._global_module_registration_hooks
+
+
+def test_buffers_that_do_not_travel_are_sized_too() -> None:
+    config = {
+        "model_type": "gpt_neo", "num_layers": 2, "attention_types": [[["global", "local"], 1]],
+        "hidden_size": 4, "num_heads": 2, "vocab_size": 8, "max_position_embeddings": 1 << 17,
+    }  # fmt: skip
+    recipe = {"hf": {"config": config}}
+    layers = (LayerRef(0, "all", bytes(32), 1 << 22),)  # as large as its weights
+    with pytest.raises(LearnError, match=r"needs 34359738\d+ bytes for buffers that do not trav"):
+        build_for(recipe, layers, None)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "task"),
+    [
+        ({"hf": {"config": {}, "class": ["x"]}}, "classification"),
+        ({"hf": {"config": 1}}, "language"),
+        ({"hf": ["gpt2"]}, "language"),
+        ({**hfmodels.GPT2, "layers": 7}, "language"),
+    ],
+)
+def test_a_recipe_of_the_wrong_form_is_one_sentence(recipe: hfmodels.Recipe, task: str) -> None:
+    assert recipes.task_of(recipe) == task
+    with pytest.raises(ValueError, match=r"recipe|layers are patterns"):
+        build(recipe)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_family_that_a_plan_may_name_exists(family: str) -> None:
+    from transformers import CONFIG_MAPPING
+
+    assert {"num_labels"} <= settings_of(family)
+    assert not {"id2label", "dtype", "auto_map"} & settings_of(family)
+    # nothing that a family declares and a folder may set is lost on the way
+    declared = set(inspect.signature(CONFIG_MAPPING[family].__init__).parameters)
+    assert declared - settings_of(family) <= set(NEVER)

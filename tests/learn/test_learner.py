@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from mfd.learn import Cancelled, Holding, HoldingError, Learner, LearnError
 from mfd.learn.layers import find_layers, load
 from mfd.learn.training import Options, train
+from mfd.packet.objects import pack_layer
 from mfd.packet.plan import Plan, encode_plan
 from mfd.packet.task import LayerRef, LearnResult, LearnTask, Sibling
 from tests.learn.conftest import CNN, fresh, packed, plan_of, state_bytes
@@ -136,6 +138,27 @@ def test_a_sibling_that_does_not_pass_the_gate_is_left_out(pictures: Holding) ->
     assert alone.layers == ()
 
 
+def test_a_sibling_of_another_form_is_left_out_and_the_others_are_merged(
+    pictures: Holding,
+) -> None:
+    """Rules: W-48"""
+    desk = Desk(pictures)
+    good = packed(fresh(2), desk.store)
+    first = {"conv1.0.weight": torch.zeros(16, 1, 3, 3), "conv1.0.bias": torch.zeros(17)}
+    other = pack_layer(first)
+    broken = b"no layer at all" * 8
+    desk.store |= {other.digest: other.tobytes(), bytes(32): broken}
+    misshapen = (replace(good[0], digest=other.digest), *good[1:])
+    no_layer = (replace(good[0], digest=bytes(32)), *good[1:])
+    shares = (0.25,) * 6
+    versions = (desk.model, misshapen, no_layer, good)
+    siblings = tuple(Sibling(layers, 0.25, shares) for layers in versions)
+    told = desk.perform("merge", siblings=siblings, gate=100.0)
+    assert {k: v for k, v in told.claims.items() if k.startswith("out")} == {"out1": 4, "out2": 4}
+    pair = (Sibling(desk.model, 0.25, shares), Sibling(good, 0.25, shares))
+    assert told.layers == desk.perform("merge", siblings=pair, gate=100.0).layers
+
+
 def test_a_local_recipe_is_built_by_the_owner(pictures: Holding) -> None:
     plan = encode_plan(Plan(recipe={"local": "mine"}, names=("d",), home=bytes(32)))
     asked = []
@@ -153,6 +176,15 @@ def test_a_local_recipe_is_built_by_the_owner(pictures: Holding) -> None:
         LearnError, match=r"cannot build the recipe {'local': 'mine'}; it knows cnn"
     ):
         Desk(pictures).perform(plan=plan, trained=((5, 6),))
+
+
+def test_a_model_without_layers_does_not_take_the_place_of_the_last_one(pictures: Holding) -> None:
+    desk = Desk(pictures, build=lambda recipe: torch.nn.Flatten())
+    before = desk.perform("measure").claims["loss"]
+    bare = encode_plan(Plan(recipe={"local": "bare"}, names=("d",), home=bytes(32)))
+    with pytest.raises(LearnError, match="Flatten has no parameters, so there is nothing to learn"):
+        desk.perform("measure", plan=bare)
+    assert desk.perform("measure").claims["loss"] == before
 
 
 def test_describe(pictures: Holding) -> None:

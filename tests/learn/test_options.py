@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's own name
 from mfd.learn import Holding, LearnError, zoo
 from mfd.learn.layers import find_layers
 from mfd.learn.options import Options, rate
+from mfd.learn.stepping import Stepper
 from mfd.learn.training import train, train_blocks
 from tests.learn.conftest import fresh, state_bytes
 
@@ -133,6 +134,34 @@ def test_carried_state_goes_on_as_if_there_had_been_no_stop(pictures: Holding) -
             for one, two in pairs
         ]
         assert gaps[0] < gaps[1] / 10  # the batch is all samples, in another order
+
+
+@pytest.mark.parametrize(
+    ("slot", "value"),
+    [
+        ("step", torch.tensor(-1.0)),  # Adam divides by what it makes of it
+        ("step", torch.ones(2, 3)),
+        ("exp_avg", torch.tensor(0.0)),
+        ("exp_avg", torch.ones(2, 3, dtype=torch.int64)),
+        ("exp_avg", torch.full((2, 3), float("nan"))),
+        ("exp_avg_sq", torch.full((2, 3), -1.0)),
+    ],
+)
+def test_state_that_no_optimiser_has_written_begins_afresh(slot: str, value: torch.Tensor) -> None:
+    """Rules: P-06"""
+    own = {"step": torch.tensor(3.0), "exp_avg": torch.ones(2, 3), "exp_avg_sq": torch.ones(2, 3)}
+
+    def stepper(state: dict[str, torch.Tensor]) -> Stepper:
+        made = Stepper({"w": torch.nn.Parameter(torch.zeros(2, 3))}, Options())
+        made.resume({f"~adam.{name}/w": tensor for name, tensor in state.items()})
+        return made
+
+    assert set(stepper(own).state()) == {f"~adam.{name}/w" for name in own}
+    strange = stepper({**own, slot: value})
+    assert not strange.state()
+    strange.parameters[0].grad = torch.ones(2, 3)
+    strange.step(0.1)
+    assert torch.isfinite(strange.parameters[0]).all()
 
 
 def test_a_sweep_trains_block_after_block(pictures: Holding) -> None:

@@ -51,6 +51,19 @@ def test_what_is_no_picture_or_too_large_is_said(tmp_path: Path) -> None:
         load(f"images:{tmp_path}")
 
 
+def test_no_program_is_started_for_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostScript is code: pillow hands it to Ghostscript, whatever the file is called."""
+    (tmp_path / "a").mkdir()
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "a" / "x.png").write_bytes(eps)
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("it runs"))
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", "gs")
+    with pytest.raises(HoldingError, match=r"x\.png is not a picture that pillow reads"):
+        load(f"images:{tmp_path}")
+
+
 def test_packed_jpeg_files(tmp_path: Path) -> None:
     files = [jpeg(shade) for shade in (0, 100, 200, 250)]
     path = tmp_path / "packed.npz"

@@ -23,7 +23,7 @@ PLAN = Plan(recipe=CNN, names=("d",), home=bytes(32), mode="distill", laps=1, le
 LOGITS = replace(
     PLAN,
     recipe={"zoo": "logits", "samples": 60, "classes": 10},
-    learn={"epochs": 0.5, "share": "logits", "public": "open"},
+    learn={"epochs": 0.5, "share": "logits", "public": "public"},
 )
 PROTOTYPES = replace(
     PLAN,
@@ -81,7 +81,7 @@ def test_the_walker_changes_in_its_packet_and_the_resident_at_home(
     pictures: Holding, plan: Plan
 ) -> None:
     """No bytes of data and none of the resident leave. Rules: W-22, W-23"""
-    home = Home({"d": pictures, "open": part(pictures, range(3))}, plan, resident=MLP)
+    home = Home({"d": pictures, "public": part(pictures, range(3))}, plan, resident=MLP)
     before = home.resident()
     result = home.perform()
     assert [ref.name for ref in result.layers] == [ref.name for ref in home.model]
@@ -104,9 +104,9 @@ def test_each_learns_from_the_other(pictures: Holding) -> None:
     known = renew(wise.model, wise.perform())
 
     def taught(teach: float, epochs: int) -> tuple[float, float]:
-        learn = {"epochs": epochs, "teach": teach, "public": "open", "batch": 16}
+        learn = {"epochs": epochs, "teach": teach, "public": "public", "batch": 16}
         plan = replace(PLAN, learn=learn)
-        home = Home({"d": few, "open": pictures, "all": pictures}, plan, resident=MLP)
+        home = Home({"d": few, "public": pictures, "all": pictures}, plan, resident=MLP)
         home.store.update(wise.store)
         home.perform(layers=known)
         claims = home.perform("measure", layers=known, name="all").claims
@@ -133,7 +133,7 @@ def test_a_peer_without_resident_trains_the_proxy_alone(pictures: Holding) -> No
     claims = home.perform().claims
     assert claims["loss"] < claims["loss_before"]
     assert "resident_accuracy" not in claims
-    table = Home({"d": pictures, "open": pictures}, LOGITS)
+    table = Home({"d": pictures, "public": pictures}, LOGITS)
     with pytest.raises(LearnError, match="logits are shared by resident models, and this peer has"):
         table.perform()
 
@@ -141,6 +141,13 @@ def test_a_peer_without_resident_trains_the_proxy_alone(pictures: Holding) -> No
 def test_the_resident_outlives_its_process(pictures: Holding, tmp_path: Path) -> None:
     """Rules: W-22"""
     first = Home({"d": pictures}, resident=MLP, folder=tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("os.getpid", lambda: 7)  # another process than the one that goes on
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):  # as if it were killed before the file is whole
+            first.perform()
+    assert len(list(tmp_path.iterdir())) == 1
     first.perform()
     second = Home({"d": pictures}, resident=MLP, folder=tmp_path)
     assert second.resident() == first.resident()
@@ -179,7 +186,7 @@ def test_consensus_is_the_mean_opinion_of_a_lap(pictures: Holding) -> None:
     """Rules: W-23"""
     open_ = Holding(pictures.x[:60], pictures.y[:60], 10)
     plan = replace(LOGITS, laps=2)
-    homes = [Home({"d": pictures, "open": open_}, plan, resident=r) for r in (MLP, VIT)]
+    homes = [Home({"d": pictures, "public": open_}, plan, resident=r) for r in (MLP, VIT)]
     tables = []
     for stop in range(4):
         home = homes[stop % 2]
@@ -232,15 +239,21 @@ def test_prototypes_teach_a_head_labels_that_are_not_here(pictures: Holding) -> 
 def test_what_does_not_fit_is_one_sentence(pictures: Holding) -> None:
     learn = PLAN.learn
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"learn": {**learn, "public": "open"}}, "public set: this peer does not hold 'open'; it"),
+        ({"learn": {**learn, "public": "public"}}, "public set: this peer does not hold 'public'"),
         ({"learn": {**learn, "share": "gossip"}}, "share is proxy, logits, prototypes, not 'gossi"),
         ({"learn": {**learn, "share": "logits"}}, "logits are shared on a public set: say public"),
+        # private data, whatever a stranger's plan calls it
+        ({"learn": {**LOGITS.learn, "public": "d"}}, "'d' is no public set: answers to private"),
+        ({"learn": {**learn, "public": "public/d"}}, "'public/d' is no public set"),
         ({"learn": {**learn, "teach": "much"}}, "teach is a number from 0, not 'much'"),
         ({"learn": {**learn, "theach": 1.0}}, "plan.learn has no 'theach'"),
-        ({"learn": {**learn, "public": "odd"}}, r"'odd' has samples of shape \[4\], 'd' of"),
+        (
+            {"learn": {**learn, "public": "odd/public"}},
+            r"'odd/public' has samples of shape \[4\], 'd' of",
+        ),
         ({"learn": PROTOTYPES.learn}, "a plan that shares prototypes has the recipe prototypes"),
         (
-            {"learn": {**LOGITS.learn, "public": "d"}, "recipe": LOGITS.recipe},
+            {"learn": {**LOGITS.learn, "public": "d/public"}, "recipe": LOGITS.recipe},
             r"answers of shape \[60, 10\], but the public set has 200 samples",
         ),
         (
@@ -249,8 +262,9 @@ def test_what_does_not_fit_is_one_sentence(pictures: Holding) -> None:
         ),
     ]
     odd = Holding(np.zeros((9, 4), np.float32), np.zeros(9, np.int64), 10)
+    held = {"d": pictures, "odd/public": odd, "d/public": pictures}
     for changes, words in cases:
-        home = Home({"d": pictures, "odd": odd}, replace(PLAN, **changes), resident=MLP)
+        home = Home(held, replace(PLAN, **changes), resident=MLP)
         with pytest.raises(LearnError, match=words):
             home.perform()
     with pytest.raises(LearnError, match="the resident model: no recipe 'gnn' in the zoo"):
