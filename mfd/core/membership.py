@@ -276,6 +276,13 @@ class Membership:
         """Whether other frames than those of this file are taken from a link."""
         return self.neighbours[link].active or self.peering.implied(link)
 
+    def may_carry(self, link: int) -> bool:
+        """Whether circuits are taken from a link."""
+        if self.counts_now(link):
+            return True
+        self._ctx.count("frames_of_strangers")
+        return False
+
     def on_ping(self, link: int, frame: Ping) -> None:
         """Answer at once."""
         self._ctx.send(link, encode_frame(Pong(frame.echo)))

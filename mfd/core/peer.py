@@ -74,9 +74,9 @@ from mfd.core.holding import Holdings
 from mfd.core.journey import Journey
 from mfd.core.lease import Leases
 from mfd.core.membership import Membership
-from mfd.core.messages import Kind, Message
 from mfd.core.names import peer_name
 from mfd.core.notices import Notices
+from mfd.core.post import Post
 from mfd.core.reception import Reception
 from mfd.core.routing import Routes, Source
 from mfd.core.seals import Sealer, Seals
@@ -118,7 +118,7 @@ class Peer:
             carries=self._circuits.carries,
         )
         self._walkers = Walkers(ctx)
-        self._courier = Courier(ctx, lambda: self._seals, self._via, self._deliver)
+        self._courier = Courier(ctx, lambda: self._seals, self._via, lambda m: self._post.deliver(m))
         self._exchange = Exchange(ctx, lambda: self._seals, self._via)
         self._leases = Leases(ctx, self._walkers, self._courier)
         self._handover = Handover(ctx, self._walkers, self._courier, self._exchange, self._leases)
@@ -133,6 +133,14 @@ class Peer:
             errands=self._errands,
             leases=self._leases,
             choice=Choice(ctx, self._holders, self._seeker, self._holdings, self._walkers),
+        )
+        self._post = Post(
+            ctx,
+            handover=self._handover,
+            reception=self._reception,
+            leases=self._leases,
+            errands=self._errands,
+            notices=self._notices,
         )
         self._reception.traveller = self._journey
         self._leases.reissuer = self._journey
@@ -286,7 +294,8 @@ class Peer:
     def _frame(self, link: int, frame: Frame) -> None:
         match frame:
             case Data() | Credit() | Open() | Opened() | End() | Reset():
-                self._circuits.on_frame(link, frame)
+                if self._members.may_carry(link):
+                    self._circuits.on_frame(link, frame)
             case Member():
                 self._members.on_frame(link, frame)
             case Ping():
@@ -323,50 +332,6 @@ class Peer:
         if circuit.cls is Class.THIN:
             return self._courier.accept(circuit)
         return self._exchange.accept(circuit, hello)
-
-    # custody
-
-    def _deliver(self, message: Message) -> None:
-        """Hand a signed message to the part that it concerns."""
-        match message.kind:
-            case Kind.OFFER:
-                self._reception.on_offer(message)
-            case Kind.ACCEPT:
-                if not self._handover.on_accept(message) and not self._errands.on_accept(message):
-                    self._ctx.count("answers_to_nothing")
-            case Kind.REFUSE:
-                if not self._handover.on_refuse(message) and not self._errands.on_refuse(message):
-                    self._ctx.count("answers_to_nothing")
-            case Kind.STORED:
-                self._handover.on_stored(message)
-            case Kind.GRANT:
-                self._reception.on_grant(message)
-            case Kind.OWNED:
-                self._handover.on_owned(message)
-            case Kind.CANCEL:
-                self._reception.on_cancel(message)
-            case Kind.RELEASE:
-                self._leases.on_release(message)
-            case Kind.RELEASED:
-                self._leases.on_released(message)
-            case Kind.PROGRESS:
-                self._leases.on_progress(message)
-            case Kind.PROGRESS_ACK:
-                self._leases.on_progress_ack(message)
-            case Kind.RECLAIM:
-                self._leases.on_reclaim(message)
-            case Kind.STALE:
-                self._leases.on_stale(message)
-            case Kind.ERRAND:
-                self._errands.on_errand(message)
-            case Kind.RESULT:
-                self._errands.on_result(message)
-            case Kind.FAILED:
-                self._errands.on_failed(message)
-            case Kind.NOTICE:
-                self._notices.on_notice(message)
-            case _:
-                assert_never(message.kind)
 
     # what it looks like
 
