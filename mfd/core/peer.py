@@ -74,6 +74,7 @@ from mfd.core.holding import Holdings
 from mfd.core.journey import Journey
 from mfd.core.lease import Leases
 from mfd.core.membership import Membership
+from mfd.core.messages import Message
 from mfd.core.names import peer_name
 from mfd.core.notices import Notices
 from mfd.core.post import Post
@@ -118,7 +119,7 @@ class Peer:
             carries=self._circuits.carries,
         )
         self._walkers = Walkers(ctx)
-        self._courier = Courier(ctx, lambda: self._seals, self._via, lambda m: self._post.deliver(m))
+        self._courier = Courier(ctx, lambda: self._seals, self._via, self._deliver)
         self._exchange = Exchange(ctx, lambda: self._seals, self._via)
         self._leases = Leases(ctx, self._walkers, self._courier)
         self._handover = Handover(ctx, self._walkers, self._courier, self._exchange, self._leases)
@@ -332,6 +333,9 @@ class Peer:
         if circuit.cls is Class.THIN:
             return self._courier.accept(circuit)
         return self._exchange.accept(circuit, hello)
+
+    def _deliver(self, message: Message) -> None:
+        self._post.deliver(message)
 
     # what it looks like
 
