@@ -48,6 +48,10 @@ class Config:
     remembered_max: int = 64  # good peers that survive a restart
     joins_per_s: int = 10  # newcomers sent walking; frames with records taken from one neighbour
     joins_burst: int = 256
+    far_links_max: int = 16  # to far peers, by which side ever they were dialled
+    far_hops: int = 4  # a way as long as that is worth a link of its own
+    far_dial_us: int = 2 * SECOND_US  # so long a far peer is not sought while it is dialled
+    far_idle_us: int = 30 * SECOND_US  # without a circuit; then a far link ends
     peer_record_valid_us: int = 3_600 * SECOND_US  # made anew after half of it
     peer_records_max: int = 1_024  # about 300 B each
     # gossip

@@ -110,14 +110,17 @@ class Peer:
         self._announced = False
         self._seals = Seals(ctx, lambda: self._circuits, sealer, self._accept)
         self._seeker = Seeker(ctx, lambda: self._routes)
-        trails = ways.Trails(ctx, self._seeker, lambda: self._routes)
-        self._circuits = Circuits(ctx, self._next_hop, self._seals.accept, trails)
+        self._trails = ways.Trails(ctx, self._seeker, lambda: self._routes)
+        self._circuits = Circuits(ctx, self._next_hop, self._seals.accept, self._trails)
         self._members = Membership(
             ctx,
             counts=self._link_counts,
             ends=self._link_ends,
             carries=self._circuits.carries,
         )
+        self._trails.reach = self._members.far.reach
+        self._members.far.begins, self._members.far.ends = self._carries, self._circuits.link_down
+        self._seeker.whereabouts = self._seals.whereabouts = self._members.whereabouts
         self._walkers = Walkers(ctx)
         self._courier = Courier(ctx, lambda: self._seals, self._via, self._deliver)
         self._exchange = Exchange(ctx, lambda: self._seals, self._via)
@@ -229,6 +232,7 @@ class Peer:
         for link, frame in routes.outgoing(now_us):
             if link in self._members.neighbours:
                 self._ctx.send(link, encode_frame(frame))
+                self._members.whereabouts.note(link, frame)
         due_us = routes.deadline_us()
         if due_us is not None and due_us != self._routes_due_us:
             self._routes_due_us = due_us
@@ -271,11 +275,16 @@ class Peer:
     # links and frames
 
     def _link_counts(self, up: LinkUp) -> None:
+        if up.link not in self._members.far:
+            self._carries(up)
+        self._seeker.link_up(up.link, up.peer, up.cost)
+        self._known_routes().link_up(up.link, up.cost, self._ctx.now_us, peer=up.peer)
+
+    def _carries(self, up: LinkUp) -> None:
+        """Let circuits go over a link."""
         self._circuits.link_up(
             up.link, up.peer, outbound=up.outbound, paced=up.paced, private=up.private
         )
-        self._seeker.link_up(up.link, up.peer, up.cost)
-        self._known_routes().link_up(up.link, up.cost, self._ctx.now_us, peer=up.peer)
 
     def _link_ends(self, link: int) -> None:
         self._seeker.link_down(link)
@@ -308,7 +317,8 @@ class Peer:
             case _ if not self._members.counts_now(link):
                 self._ctx.count("frames_of_strangers")
             case Update(body=body):
-                self._known_routes().update(link, body, self._ctx.now_us)
+                entries = self._members.whereabouts.heed(link, body)
+                self._known_routes().update(link, entries, self._ctx.now_us)
             case SeqnoRequest(body=body):
                 self._known_routes().request(link, body, self._ctx.now_us)
             case Seek(body=body):
@@ -324,7 +334,7 @@ class Peer:
         return ways.next_hop(self._known_routes(), via, cls)
 
     def _via(self, peer: bytes, cls: Class) -> Via | None:
-        return ways.via(self._known_routes(), peer, cls)
+        return self._trails.via(self._known_routes(), peer, cls)
 
     def _holders(self, names: Sequence[str]) -> list[Source]:
         return ways.holders(self._known_routes(), names, self._seeker)

@@ -39,7 +39,6 @@ from mfd.core.effects import (
     Store,
 )
 from mfd.core.events import (
-    Addressed,
     CommandFailed,
     Discovered,
     Event,
@@ -56,6 +55,7 @@ from mfd.net.clock import now_us
 from mfd.net.cores import Core
 from mfd.net.discovery import Discovery, DiscoveryError
 from mfd.net.disk import Disk
+from mfd.net.dwelling import Dwelling
 from mfd.net.emulation import Wire
 from mfd.net.handshake import Terms
 from mfd.net.injection import InjectionError, pack_model, receive
@@ -85,8 +85,8 @@ class Node:
 
     `state` is its folder, `listen` the one address for links and HTTP, `holdings` maps data names
     to their addresses for the trainer, `costs` and `emulate` see `Transport`, `on_report` gets each
-    new report. `advertise` are the addresses that others dial; not given: the one listened on, if
-    it is one. `lan`: find peers by multicast, and be found.
+    new report. `advertise` are the addresses that others dial; not given: the one listened on, or
+    those of the machine. `lan`: find peers by multicast, and be found.
     Raises: NodeError on entering.
     """
 
@@ -123,6 +123,7 @@ class Node:
         self._emulate = emulate
         self._advertise = tuple(advertise)
         self._lan: Discovery | None = None
+        self._dwelling: Dwelling | None = None
         self._wants_lan = lan
         self._reports = Reports(on_report)
         self._events: deque[Event] = deque()
@@ -163,7 +164,6 @@ class Node:
             store = self._disk.store
             self.post(Restored(store.ledger.boot, store.ledger.rows(), dict(store.objects)))
             await self._serve()
-            self.post(Addressed(self._advertised()))
             remembered = await self._disk.call(partial(read_remembered, self._state))
             if remembered:
                 self.post(Remembered(remembered))
@@ -207,6 +207,7 @@ class Node:
             raise NodeError(f"address {self._listen} {why}") from exc
         port = self._runner.addresses[0][1]
         self._address = Address(host, port, self._core.id, self._terms.network)
+        self._dwelling = Dwelling(self._address, self._advertised(), self.post)
 
     async def _search_lan(self) -> None:
         """Announce this peer, and hear of others. Raises: DiscoveryError."""
@@ -229,8 +230,9 @@ class Node:
             return
         self.post(StopRequested())
         self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for watch in (self._timer, self._dwelling):
+            if watch is not None:
+                watch.cancel()
         if self._lan is not None:
             await self._lan.close()
         await asyncio.gather(self._transport.close(), self._jobs.close())
