@@ -27,6 +27,8 @@ class Config:
     redial_min_us: int = SECOND_US
     redial_max_us: int = 30 * SECOND_US
     links_max: int = 64
+    frame_rates: float = 1.0  # times what spec/transfer.md T-32 lets a neighbour send
+    flooded_us: int = 60 * SECOND_US  # a neighbour that sent far more is left alone so long
     # membership
     open_network: bool = False  # choose neighbours ourselves; else keep the links that are given
     active_target: int = 6  # degree 6 keeps one component after half of 10,000 have died

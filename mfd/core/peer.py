@@ -78,6 +78,7 @@ from mfd.core.messages import Message
 from mfd.core.names import peer_name
 from mfd.core.notices import Notices
 from mfd.core.post import Post
+from mfd.core.rates import MESSAGES, UPDATE, Rates
 from mfd.core.reception import Reception
 from mfd.core.routing import Routes, Source
 from mfd.core.seals import Sealer, Seals
@@ -121,8 +122,10 @@ class Peer:
         self._trails.reach = self._members.far.reach
         self._members.far.begins, self._members.far.ends = self._carries, self._circuits.link_down
         self._seeker.whereabouts = self._seals.whereabouts = self._members.whereabouts
+        self._rates = Rates(ctx, self._members.close)
         self._walkers = Walkers(ctx)
         self._courier = Courier(ctx, lambda: self._seals, self._via, self._deliver)
+        self._courier.takes = lambda link: self._rates.take(link, MESSAGES)
         self._exchange = Exchange(ctx, lambda: self._seals, self._via)
         self._leases = Leases(ctx, self._walkers, self._courier)
         self._handover = Handover(ctx, self._walkers, self._courier, self._exchange, self._leases)
@@ -187,8 +190,10 @@ class Peer:
             case LinkUp():
                 self._known_routes()
                 self._members.link_up(event)
+                self._rates.link_up(event)
             case LinkDown(link=link, reason=reason):
                 self._members.link_down(link, reason)
+                self._rates.link_down(link)
             case DialFailed(address=address, reason=reason):
                 self._members.dial_failed(address, reason)
             case Restored():
@@ -295,6 +300,8 @@ class Peer:
         if link not in self._members.neighbours:
             return
         self._members.heard(link)
+        if len(buffer) and buffer[0] != UPDATE and not self._rates.take(link, buffer[0]):
+            return
         try:
             self._frame(link, decode_frame(buffer))
         except PacketError as error:
@@ -317,6 +324,9 @@ class Peer:
             case _ if not self._members.counts_now(link):
                 self._ctx.count("frames_of_strangers")
             case Update(body=body):
+                strangers = self._known_routes().strangers(body)
+                if not self._rates.take_update(link, len(body), strangers):
+                    return  # its differences are lost, so the link has ended
                 entries = self._members.whereabouts.heed(link, body)
                 self._known_routes().update(link, entries, self._ctx.now_us)
             case SeqnoRequest(body=body):

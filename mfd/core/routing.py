@@ -168,6 +168,11 @@ class Routes:
         self._table.put(link, state, said)
         return (record.name, record.holder)
 
+    def strangers(self, entries: list[Any]) -> int:
+        """Count the records in the body of an UPDATE that are still to be verified."""
+        rows = (e for e in entries if type(e) is list and len(e) == 4 and type(e[0]) is bytes)
+        return sum(row[0] not in self._opened for row in rows)
+
     def open(self, sealed: bytes) -> Record | None:
         """Check a record that somebody passed on; None if it is not valid."""
         record = self._opened.get(sealed)

@@ -152,6 +152,11 @@ class Sealed:
             self.circuit.send(*boxes)
 
     @property
+    def link(self) -> int:
+        """As `Circuit.link`."""
+        return self.circuit.link
+
+    @property
     def _record_bytes_max(self) -> int:
         return THIN_RECORD_BYTES_MAX if self.cls is Class.THIN else RECORD_BYTES_MAX
 
