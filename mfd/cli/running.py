@@ -129,7 +129,7 @@ def make_node(settings: Settings, state: Path, on_report: Callable[[Json], None]
         tls=Tls.fresh() if settings.tls else None,
         costs=settings.costs,
         emulate=_wires(settings),
-        advertise=settings.advertise or _reached_at(settings.listen),
+        advertise=settings.advertise,
         lan=settings.lan,
         on_report=on_report,
     )
@@ -156,12 +156,6 @@ def _config(settings: Settings) -> Config:
         passive_max=settings.known,
         links_max=settings.links_max,
     )
-
-
-def _reached_at(listen: str) -> tuple[str, ...]:
-    """Where others reach a peer that listens at every address of this machine."""
-    host, port = parse_listen(listen)
-    return (f"{_own_address(host)}:{port}",) if is_any(host) else ()
 
 
 async def run(

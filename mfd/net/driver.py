@@ -49,8 +49,7 @@ from mfd.core.events import (
     Ticked,
     Unheld,
 )
-from mfd.core.records import is_address
-from mfd.net.addresses import Address, is_any, join_line, parse_address, parse_listen
+from mfd.net.addresses import Address, join_line, parse_address, parse_listen
 from mfd.net.clock import now_us
 from mfd.net.cores import Core
 from mfd.net.discovery import Discovery, DiscoveryError
@@ -207,22 +206,17 @@ class Node:
             raise NodeError(f"address {self._listen} {why}") from exc
         port = self._runner.addresses[0][1]
         self._address = Address(host, port, self._core.id, self._terms.network)
-        self._dwelling = Dwelling(self._address, self._advertised(), self.post)
+        self._dwelling = Dwelling(self._address, self._advertise, self.post)
 
     async def _search_lan(self) -> None:
         """Announce this peer, and hear of others. Raises: DiscoveryError."""
         assert self._address is not None
+        assert self._dwelling is not None
         peer, found = self._core.id, lambda *told: self.post(Discovered(*told))
         lan = Discovery(
-            self._terms.network, peer, self._advertised(), found, host=self._address.host
+            self._terms.network, peer, self._dwelling.addresses, found, host=self._address.host
         )
         self._lan = await lan.__aenter__()
-
-    def _advertised(self) -> tuple[str, ...]:
-        """Where others dial this peer."""
-        assert self._address is not None
-        here = not is_any(self._address.host) and is_address(self.address)
-        return self._advertise or ((self.address,) if here else ())
 
     async def stop(self) -> None:
         """Say goodbye, close the links, let the store finish; within two seconds."""

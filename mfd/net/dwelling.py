@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from mfd.core.events import Addressed
+from mfd.core.records import is_address
 from mfd.net.addresses import Address, is_any
 
 __all__ = ["Dwelling", "own_addresses"]
@@ -40,6 +41,12 @@ def own_addresses(listens: str, port: int) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _by_name(port: int) -> tuple[str, ...]:
+    """Where there is no route outside, as on a switch alone: what this machine is called."""
+    told = f"{socket.gethostname()}:{port}"
+    return (told,) if is_address(told) else ()
+
+
 class Dwelling:
     """Tells the core where others dial, now and whenever the machine has moved."""
 
@@ -54,12 +61,13 @@ class Dwelling:
         self._post = post
         self._look = look
         self._timer: asyncio.TimerHandle | None = None
-        self._addresses = tuple(told)
         if told or not is_any(listens.host):
-            post(Addressed(self._addresses))
+            here = (listens.authority,) if is_address(listens.authority) else ()
+            self.addresses = tuple(told) or here
+            post(Addressed(self.addresses))
         else:
-            self._addresses = look(listens.host, listens.port)
-            post(Addressed(self._addresses))
+            self.addresses = look(listens.host, listens.port) or _by_name(listens.port)
+            post(Addressed(self.addresses))
             self._later()
 
     def _later(self) -> None:
@@ -72,8 +80,8 @@ class Dwelling:
     def look_again(self) -> None:
         """Look now; a machine without any address keeps those that it had."""
         found = self._look(self._listens.host, self._listens.port)
-        if found and found != self._addresses:
-            self._addresses = found
+        if found and found != self.addresses:
+            self.addresses = found
             self._post(Addressed(found))
 
     def cancel(self) -> None:

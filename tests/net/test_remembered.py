@@ -100,6 +100,8 @@ async def test_the_core_is_told_where_others_dial(tmp_path: Path) -> None:
     async with node(tmp_path, 1) as one:
         assert core_of(one).of(Addressed) == [Addressed((one.address,))]
     async with node(tmp_path, 2, listen="0.0.0.0:0") as two:
-        assert core_of(two).of(Addressed) == [Addressed(own_addresses("0.0.0.0", port_of(two)))]
+        [told] = core_of(two).of(Addressed)
+        assert told.addresses
+        assert all(address.endswith(f":{port_of(two)}") for address in told.addresses)
     async with node(tmp_path, 3, listen="0.0.0.0:0", advertise=["a.example:1"]) as three:
         assert core_of(three).of(Addressed) == [Addressed(("a.example:1",))]
