@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mfd.core.tokens import Token
+
 __all__ = ["Config"]
 
 SECOND_US = 1_000_000
@@ -18,6 +20,8 @@ class Config:
 
     network: str = "mfd"  # peers of different networks refuse each other
     custodian: bool = False  # take custody without holding data
+    issuers: frozenset[bytes] = frozenset()  # whose tokens make members; none: no token is wanted
+    token: Token | None = None  # of this peer
     slots: int = 8  # walkers owned or being received at once
     capacity: int = 0  # announced with what is held, such as samples trained a second; 0: untold
     # links

@@ -83,6 +83,7 @@ from mfd.core.reception import Reception
 from mfd.core.routing import Routes, Source
 from mfd.core.seals import Sealer, Seals
 from mfd.core.seek import Seeker
+from mfd.core.sources import is_member
 from mfd.core.status import Status
 from mfd.core.transfer import Circuits
 from mfd.core.walkers import Walkers
@@ -258,6 +259,8 @@ class Peer:
 
     def _hold(self, held: Held) -> None:
         routes, now_us = self._known_routes(), self._ctx.now_us
+        if not is_member(self._ctx.config, self.id, self._ctx.verify):
+            raise CommandFailed("nobody takes what this peer announces: it has no token")
         try:
             self._holdings.hold(routes, held.name, held.samples, now_us, labels=held.labels)
         except ValueError as error:

@@ -31,7 +31,7 @@ from mfd.core.routestate import (
     is_nearer,
 )
 from mfd.core.routetable import ENTRIES_MAX, RouteTable
-from mfd.core.sources import SEQNO_MAX, Record, Source, open_record
+from mfd.core.sources import SEQNO_MAX, Record, Source, open_member_record
 from mfd.core.status import RouteStatus
 from mfd.packet.errors import PacketError
 from mfd.packet.signing import Signer, Verifier
@@ -178,7 +178,7 @@ class Routes:
         record = self._opened.get(sealed)
         if record is None:
             try:
-                record = open_record(sealed, self._config.network, self._verify)
+                record = open_member_record(sealed, self._config, self._verify)
             except PacketError:
                 self.refused["unsigned"] += 1
                 return None
