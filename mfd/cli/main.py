@@ -196,12 +196,16 @@ def token(
     network: Annotated[str, typer.Option(help="Name of the network.")] = "mfd",
     serial: Annotated[int, typer.Option(min=0, max=0xFFFF_FFFF, help="Which one of it.")] = 1,
     key: Annotated[Path | None, typer.Option(help="Your key; default ~/.config/mfd/key.")] = None,
+    revoke: Annotated[
+        bool, typer.Option("--revoke", help="Its tokens up to this serial are void.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Admit a peer to a network whose settings name you as an issuer."""
+    """Admit a peer to a network whose settings name you as an issuer, or expel it."""
     from mfd.cli import tokens
 
-    tokens.token(peer, network, serial, key, as_json=as_json)
+    sign = tokens.withdraw if revoke else tokens.token
+    sign(peer, network, serial, key, as_json=as_json)
 
 
 @app.command()

@@ -19,7 +19,7 @@ from typing import Any
 from mfd.cli.config import Settings, read_secret
 from mfd.cli.errors import HINT, Bug, Misuse
 from mfd.cli.plans import parse_recipe
-from mfd.cli.tokens import admission
+from mfd.cli.tokens import admission, revocations
 from mfd.core.config import Config
 from mfd.core.events import CommandFailed
 from mfd.core.peer import Peer
@@ -117,7 +117,8 @@ def make_node(settings: Settings, state: Path, on_report: Callable[[Json], None]
         keys.public_key,
         holds=bool(settings.hold),
     )
-    config = replace(_config(settings), issuers=who.issuers, token=who.token)
+    void = revocations(settings.network, settings.revoked)
+    config = replace(_config(settings), issuers=who.issuers, token=who.token, revoked=void)
     core = Peer(signer=keys, verify=verify, config=config, seed=os.urandom(32), sealer=Sealing())
     node = Node(
         core,

@@ -14,10 +14,21 @@ from mfd.cli.errors import Misuse
 from mfd.cli.sending import user_key
 from mfd.core.config import Config
 from mfd.core.sources import is_member
-from mfd.core.tokens import issue, parse_token
+from mfd.core.tokens import issue, open_revocation, parse_token, revoke
 from mfd.net.keys import parse_peer_id, verify
 
-__all__ = ["admission", "token"]
+__all__ = ["admission", "revocations", "token", "withdraw"]
+
+
+def withdraw(peer: str, network: str, serial: int, key: Path | None, *, as_json: bool) -> None:
+    """Sign that a peer's tokens up to `serial` are void, and print it. Raises: Misuse."""
+    try:
+        member = parse_peer_id(peer)
+        made = revoke(network, member, serial, user_key(key)).hex()
+    except ValueError as exc:
+        raise Misuse(str(exc)) from exc
+    told = f'revoked = ["{made}"]  # in mfd.toml of any peer of {network}: it tells the others'
+    print(json.dumps({"member": peer, "revoked": made}) if as_json else told)
 
 
 def token(peer: str, network: str, serial: int, key: Path | None, *, as_json: bool) -> None:
@@ -53,3 +64,20 @@ def admission(
             f"admitted: let one run `mfd token {me.hex()} --network {network}`"
         )
     return config
+
+
+def revocations(network: str, texts: Iterable[str]) -> tuple[bytes, ...]:
+    """Read revocations of this network. Raises: Misuse."""
+    found = []
+    for text in texts:
+        try:
+            raw = bytes.fromhex(text)
+        except ValueError:
+            raw = b""
+        if open_revocation(raw, network, verify) is None:
+            raise Misuse(
+                f"revoked: {text[:16]!r}... is no revocation of network {network!r}: "
+                "`mfd token ID --revoke` prints one"
+            )
+        found.append(raw)
+    return tuple(found)

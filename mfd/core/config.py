@@ -22,6 +22,7 @@ class Config:
     custodian: bool = False  # take custody without holding data
     issuers: frozenset[bytes] = frozenset()  # whose tokens make members; none: no token is wanted
     token: Token | None = None  # of this peer
+    revoked: tuple[bytes, ...] = ()  # revocations that this peer makes known when it starts
     slots: int = 8  # walkers owned or being received at once
     capacity: int = 0  # announced with what is held, such as samples trained a second; 0: untold
     # links

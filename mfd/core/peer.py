@@ -153,6 +153,7 @@ class Peer:
         self._reception.traveller = self._journey
         self._leases.reissuer = self._journey
         self._members.tidings.deliver = self._leases.on_broadcast
+        self._members.tidings.expel = self._expel
         self._leases.broadcast = self._members.tidings.spread
         self._routes_due_us: int | None = None
 
@@ -252,7 +253,9 @@ class Peer:
     def _restored(self, event: Restored) -> None:
         ctx, boot = self._ctx, event.boot
         self._routes = Routes(self.id, ctx.config, signer=ctx.signer, verify=ctx.verify, boot=boot)
+        self._routes.void = self._members.tidings.void
         self._members.restored(boot)
+        self._members.tidings.revoke(ctx.config.revoked)
         self._walkers.restore(event.records, event.objects)
         for walker in self._walkers:
             self._reception.restored(walker)
@@ -279,6 +282,12 @@ class Peer:
     def _injected(self, walker: Walker) -> None:
         self._ctx.report("injected", walker=walker.id.hex(), mode=walker.plan.mode)
         self._journey.advance(walker)
+
+    def _expel(self, member: bytes) -> None:
+        """A peer's token is void: it holds nothing any more that others may know of."""
+        self._seeker.forget(member)
+        if self._routes is not None:
+            self._routes.expel(member, self._ctx.now_us)
 
     # links and frames
 

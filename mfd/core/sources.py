@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from mfd.core.config import Config
-from mfd.core.tokens import Token, is_token
+from mfd.core.tokens import Token, Void, is_token
 from mfd.packet.errors import Fault, PacketError
 from mfd.packet.limits import NAME_BYTES_MAX
 from mfd.packet.signing import Signer, Verifier, open_sealed, seal
@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 DOMAIN = "mfd.src.v1"
+NOTHING_VOID: Void = {}
 RECORD_BYTES_MAX = 1024  # key, signature, a name of 512 bytes, a network of 64, three numbers
 NETWORK_BYTES_MAX = 64
 SEQNO_MAX = (1 << 63) - 1
@@ -61,6 +62,11 @@ class Record:
     labels: bytes = b""  # of each label its share in 1/20; empty: its owner tells none
     capacity: int = 0  # how much work its owner says it takes; 0: its owner tells none
     token: Token | None = None  # that the holder is a member, where the network wants one
+
+    def is_void(self, void: Void) -> bool:
+        """Say whether its token was revoked."""
+        token = self.token
+        return token is not None and token.serial <= void.get((token.issuer, self.holder), -1)
 
 
 def seal_record(network: str, record: Record, signer: Signer) -> Record:
@@ -106,26 +112,31 @@ def open_record(sealed: bytes, network: str, verify: Verifier) -> Record:
     raise PacketError(Fault.FIELD, "source record")
 
 
-def open_member_record(sealed: bytes, config: Config, verify: Verifier) -> Record:
+def open_member_record(
+    sealed: bytes, config: Config, verify: Verifier, void: Void = NOTHING_VOID
+) -> Record:
     """Check a sealed record, and that its holder is a member where the network has issuers.
 
     Raises: PacketError.
     """
     record = open_record(sealed, config.network, verify)
-    if not _admitted(record.token, record.holder, config, verify):
+    if not _admitted(record.token, record.holder, config, verify, void):
         raise PacketError(Fault.FIELD, "source record without a token of this network")
     return record
 
 
 def is_member(config: Config, me: bytes, verify: Verifier) -> bool:
     """Say whether others will believe what this peer announces."""
-    return _admitted(config.token, me, config, verify)
+    return _admitted(config.token, me, config, verify, NOTHING_VOID)
 
 
-def _admitted(token: Token | None, holder: bytes, config: Config, verify: Verifier) -> bool:
+def _admitted(
+    token: Token | None, holder: bytes, config: Config, verify: Verifier, void: Void
+) -> bool:
     if not config.issuers:
         return True
-    return token is not None and token.admits(holder, config.network, config.issuers, verify)
+    terms = (config.network, config.issuers, verify, void)
+    return token is not None and token.admits(holder, *terms)
 
 
 class Source(NamedTuple):

@@ -44,6 +44,23 @@ def test_a_token_is_made_and_believed(tmp_path: Path, capsys: pytest.CaptureFixt
         make_node(holding, stranger, lambda told: None)
 
 
+def test_a_token_is_taken_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rules: R-51"""
+    order = ["token", "ab" * 32, "--network", "ward", "--key", str(tmp_path / "key"), "--revoke"]
+    assert main(order) == 0
+    line = capsys.readouterr().out
+    file = tmp_path / "mfd.toml"
+    file.write_text(f'network = "ward"\n{line}')
+    node = make_node(load_settings(file, {}), tmp_path / "state", lambda told: None)
+    assert main([*order, "--json"]) == 0
+    raw = json.loads(capsys.readouterr().out)["revoked"]
+    assert node._config.revoked == (bytes.fromhex(raw),)
+    for wrong, network in ((raw, "mfd"), ("00", "ward"), ("no", "ward")):
+        settings = load_settings(None, {"network": network, "revoked": [wrong]})
+        with pytest.raises(Misuse, match="is no revocation of network"):
+            make_node(settings, tmp_path / "state", lambda told: None)
+
+
 @pytest.mark.parametrize("peer", ["", "abc", "zz" * 32])
 def test_what_is_no_peer_is_not_admitted(
     peer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
