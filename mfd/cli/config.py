@@ -53,6 +53,9 @@ class Settings(BaseModel):
     advertise: list[str] = Field(default_factory=list)  # where others dial this peer: host:port
     lan: bool = False  # find peers of the network on the LAN, and be found
     allow: list[str] | None = None  # peer ids; none given: everybody with the network's terms
+    issuers: list[str] = Field(default_factory=list)  # ids whose tokens make holders members
+    revoked: list[str] = Field(default_factory=list)  # as mfd token --revoke prints them
+    token: str | None = None  # of this peer, as mfd token prints it
     custodian: bool = False  # take custody of walkers without holding data
     slots: int = Field(8, ge=1, le=10_000)  # walkers owned or being received at once
     capacity: int = Field(0, ge=0, le=0xFFFF_FFFF)  # announced: such as samples a second; 0: untold

@@ -191,6 +191,24 @@ def routes(as_json: Json = False, api: Api = None, token_file: Token = None) -> 
 
 
 @app.command()
+def token(
+    peer: Annotated[str, typer.Argument(help="Id of the peer that is admitted.")],
+    network: Annotated[str, typer.Option(help="Name of the network.")] = "mfd",
+    serial: Annotated[int, typer.Option(min=0, max=0xFFFF_FFFF, help="Which one of it.")] = 1,
+    key: Annotated[Path | None, typer.Option(help="Your key; default ~/.config/mfd/key.")] = None,
+    revoke: Annotated[
+        bool, typer.Option("--revoke", help="Its tokens up to this serial are void.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Admit a peer to a network whose settings name you as an issuer, or expel it."""
+    from mfd.cli import tokens
+
+    sign = tokens.withdraw if revoke else tokens.token
+    sign(peer, network, serial, key, as_json=as_json)
+
+
+@app.command()
 def layers(
     model: Annotated[
         str,

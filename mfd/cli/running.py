@@ -12,13 +12,14 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mfd.cli.config import Settings, read_secret
 from mfd.cli.errors import HINT, Bug, Misuse
 from mfd.cli.plans import parse_recipe
+from mfd.cli.tokens import admission, revocations
 from mfd.core.config import Config
 from mfd.core.events import CommandFailed
 from mfd.core.peer import Peer
@@ -101,7 +102,6 @@ def default_state(listen: str, name: str) -> Path:
 
 def make_node(settings: Settings, state: Path, on_report: Callable[[Json], None]) -> Node:
     """Join the parts. Raises: Misuse."""
-    config = _config(settings)
     allow = None if settings.allow is None else frozenset(map(parse_peer_id, settings.allow))
     key = read_secret(settings.network_key_file, "network key file")
     token = read_secret(settings.api_token_file, "API token file")
@@ -110,6 +110,15 @@ def make_node(settings: Settings, state: Path, on_report: Callable[[Json], None]
         terms = Terms(settings.network, key, allow)
     except (KeyFileError, ValueError) as exc:
         raise Misuse(str(exc)) from exc
+    who = admission(
+        settings.network,
+        settings.issuers,
+        settings.token,
+        keys.public_key,
+        holds=bool(settings.hold),
+    )
+    void = revocations(settings.network, settings.revoked)
+    config = replace(_config(settings), issuers=who.issuers, token=who.token, revoked=void)
     core = Peer(signer=keys, verify=verify, config=config, seed=os.urandom(32), sealer=Sealing())
     node = Node(
         core,
@@ -129,7 +138,7 @@ def make_node(settings: Settings, state: Path, on_report: Callable[[Json], None]
         tls=Tls.fresh() if settings.tls else None,
         costs=settings.costs,
         emulate=_wires(settings),
-        advertise=settings.advertise or _reached_at(settings.listen),
+        advertise=settings.advertise,
         lan=settings.lan,
         on_report=on_report,
     )
@@ -156,12 +165,6 @@ def _config(settings: Settings) -> Config:
         passive_max=settings.known,
         links_max=settings.links_max,
     )
-
-
-def _reached_at(listen: str) -> tuple[str, ...]:
-    """Where others reach a peer that listens at every address of this machine."""
-    host, port = parse_listen(listen)
-    return (f"{_own_address(host)}:{port}",) if is_any(host) else ()
 
 
 async def run(

@@ -40,6 +40,11 @@ class Channel(Protocol):
         ...
 
     @property
+    def link(self) -> int:
+        """Over which neighbour it goes."""
+        ...
+
+    @property
     def sendable(self) -> bool:
         """Whether this end may still queue bytes."""
         ...
@@ -240,6 +245,11 @@ class Circuit:
     def window(self) -> int:
         """Bytes that the neighbour of the first leg may have under way to here."""
         return self.first.window
+
+    @property
+    def link(self) -> int:
+        """Over which neighbour it goes from here."""
+        return self.first.link
 
     def send(self, *parts: Buffer) -> None:
         """Queue bytes; they leave as credit allows. The parts must not change afterwards.

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mfd.core.tokens import Token
+
 __all__ = ["Config"]
 
 SECOND_US = 1_000_000
@@ -18,6 +20,9 @@ class Config:
 
     network: str = "mfd"  # peers of different networks refuse each other
     custodian: bool = False  # take custody without holding data
+    issuers: frozenset[bytes] = frozenset()  # whose tokens make members; none: no token is wanted
+    token: Token | None = None  # of this peer
+    revoked: tuple[bytes, ...] = ()  # revocations that this peer makes known when it starts
     slots: int = 8  # walkers owned or being received at once
     capacity: int = 0  # announced with what is held, such as samples trained a second; 0: untold
     # links
@@ -27,6 +32,8 @@ class Config:
     redial_min_us: int = SECOND_US
     redial_max_us: int = 30 * SECOND_US
     links_max: int = 64
+    frame_rates: float = 1.0  # times what spec/transfer.md T-32 lets a neighbour send
+    flooded_us: int = 60 * SECOND_US  # a neighbour that sent far more is left alone so long
     # membership
     open_network: bool = False  # choose neighbours ourselves; else keep the links that are given
     active_target: int = 6  # degree 6 keeps one component after half of 10,000 have died
@@ -48,6 +55,10 @@ class Config:
     remembered_max: int = 64  # good peers that survive a restart
     joins_per_s: int = 10  # newcomers sent walking; frames with records taken from one neighbour
     joins_burst: int = 256
+    far_links_max: int = 16  # to far peers, by which side ever they were dialled
+    far_hops: int = 4  # a way as long as that is worth a link of its own
+    far_dial_us: int = 2 * SECOND_US  # so long a far peer is not sought while it is dialled
+    far_idle_us: int = 30 * SECOND_US  # without a circuit; then a far link ends
     peer_record_valid_us: int = 3_600 * SECOND_US  # made anew after half of it
     peer_records_max: int = 1_024  # about 300 B each
     # gossip

@@ -58,6 +58,7 @@ class Courier:
         self._lines: dict[bytes, _Line] = {}  # by peer: where to send
         self._by_circuit: dict[bytes, _Line] = {}  # by the circuit's nonce
         self._sweeping = False
+        self.takes: Callable[[int], bool] = lambda link: True  # one message more from a neighbour
 
     def send(self, peer: bytes, kind: Kind, *body: Any) -> bytes:
         """Sign a message and send it when a circuit stands; return its ref."""
@@ -137,6 +138,11 @@ class Courier:
         circuit.consumed(len(payload))
         try:
             for raw in line.splitter.feed(payload):
+                if not self.takes(circuit.link):
+                    self._ctx.count("messages_over_rate")
+                    if circuit.gone:
+                        return
+                    continue  # whoever needs an answer asks again
                 message = decode_message(
                     raw, network=self._ctx.config.network, verify=self._ctx.verify
                 )

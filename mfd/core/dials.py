@@ -25,6 +25,7 @@ class Purpose(Enum):
     JOIN = "to become part of the network"
     ASK = "to have one more neighbour"
     RETURN = "to have a lost neighbour again"
+    FAR = "for circuits to a far peer"
 
 
 @dataclass(frozen=True, slots=True)

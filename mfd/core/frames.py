@@ -51,7 +51,7 @@ CONTROL_BYTES_MAX = 64 << 10
 DATA_BYTES_MAX = 64 << 10
 DATA_HEAD_BYTES = 5
 DATA_TYPE = 18
-MEMBER_TYPES = range(32, 48)
+MEMBER_TYPES = range(32, 50)
 
 
 class Class(IntEnum):

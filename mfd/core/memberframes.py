@@ -1,6 +1,6 @@
 """Frames of membership and gossip: values <-> bytes.
 
-    | type u8, 32 to 47 | MessagePack array |
+    | type u8, 32 to 49 | MessagePack array |
 
 Rules of this file: any bytes give a value or a PacketError, and every type has a size of its own
 that is checked before anything is read. A record is bytes here; who opens it checks it.
@@ -26,6 +26,8 @@ __all__ = [
     "PAYLOAD_BYTES_MAX",
     "Ask",
     "Buckets",
+    "Call",
+    "Called",
     "Digest",
     "Disconnect",
     "ForwardJoin",
@@ -177,6 +179,21 @@ class Sync:
     ids: tuple[bytes, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """I want circuits with you, though you are no neighbour of mine."""
+
+    item: Item  # the sender's own record
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """Yes or no."""
+
+    accepted: bool
+    item: Item
+
+
 MemberFrame = (
     Join
     | ForwardJoin
@@ -194,6 +211,8 @@ MemberFrame = (
     | Digest
     | Buckets
     | Sync
+    | Call
+    | Called
 )
 
 _ITEM_BYTES = SEALED_BYTES_MAX + 16
@@ -215,6 +234,8 @@ _CAPS: dict[type[Any], tuple[int, int]] = {  # type byte, most bytes of the body
     Digest: (45, 32),
     Buckets: (46, BUCKETS * 8 + 16),
     Sync: (47, _IDS_BYTES + BUCKETS // 8 + 8),
+    Call: (48, _ITEM_BYTES),
+    Called: (49, _ITEM_BYTES),
 }
 _LIMITS = dict(_CAPS.values())
 _NAMES = {kind: [field.name for field in fields(kind)] for kind in _CAPS}
@@ -314,4 +335,6 @@ _READERS: dict[int, tuple[Callable[..., MemberFrame], tuple[Check, ...]]] = {
     45: (Digest, (_bytes(16, 16),)),
     46: (Buckets, (_bytes(8 * BUCKETS, 8 * BUCKETS),)),
     47: (Sync, (_bytes(BUCKETS // 8, BUCKETS // 8), _ids)),
+    48: (Call, (_item,)),
+    49: (Called, (_flag, _item)),
 }

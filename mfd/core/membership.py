@@ -7,23 +7,25 @@ Source: spec/membership.md.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import assert_never
 
 from mfd.core.antientropy import AntiEntropy
 from mfd.core.bucket import Bucket
 from mfd.core.context import Context
 from mfd.core.dials import Dials, Kept, Purpose
+from mfd.core.drops import Drops
 from mfd.core.effects import Close
 from mfd.core.events import LinkUp
+from mfd.core.far import FarLinks
 from mfd.core.frames import Member, Ping, Pong, encode_frame
 from mfd.core.gossip import Gossip
 from mfd.core.liveness import Liveness
 from mfd.core.memberframes import (
     Ask,
     Buckets,
+    Call,
+    Called,
     Digest,
     Disconnect,
     ForwardJoin,
@@ -46,20 +48,11 @@ from mfd.core.presence import Presence
 from mfd.core.recordbook import RecordBook
 from mfd.core.records import is_address
 from mfd.core.reunion import Reunion
-from mfd.core.status import DropStatus, KnownStatus, LinkStatus, MemberStatus
+from mfd.core.status import KnownStatus, LinkStatus, MemberStatus
 from mfd.core.tidings import Tidings
+from mfd.core.whereabouts import Whereabouts
 
 __all__ = ["Membership", "Neighbour"]
-
-DROPS_MAX = 32
-
-
-@dataclass(frozen=True, slots=True)
-class _Drop:
-    peer: bytes
-    address: str
-    reason: str
-    at_us: int
 
 
 class Membership:
@@ -85,12 +78,16 @@ class Membership:
         self.dials = Dials(ctx)
         self.kept = Kept(ctx, self.dials)
         self.peering = Peering(ctx, self, self.book, self.dials)
+        self.far = FarLinks(ctx, self, self.peering, self.dials)
+        self.far.book, self.peering.is_far = self.book, self.far.__contains__
+        self.whereabouts = Whereabouts(ctx, self.book)
+        self.book.news = self._news
         self.reunion = Reunion(ctx, self.dials, self._linked)
         self.liveness = Liveness(ctx, self.close)
         self.tidings = Tidings(ctx)
         self.gossip = self.tidings.gossip = Gossip(ctx, self.tidings.judge)
         self.comparing = AntiEntropy(ctx, self.gossip)
-        self.drops: deque[_Drop] = deque(maxlen=DROPS_MAX)
+        self.drops = Drops()
         self.views = self.peering.views
         self.book.needed = lambda peer: (
             peer == ctx.me or peer in self.views.passive or peer in self.views.active
@@ -153,7 +150,15 @@ class Membership:
     def _turn_to_others(self) -> None:
         self.peering.promote()
         if self._ctx.config.open_network:
-            self.reunion.round(alone=not self.views.active)
+            alone = not self.views.active
+            self.reunion.round(alone=alone)
+            self.far.round(alone=alone, lost=self.reunion.lost)
+
+    def _news(self, peer: bytes) -> None:
+        """A newer record has come: it may tell other addresses."""
+        self.whereabouts.news(peer)
+        if peer in self.views.passive:
+            self.peering.hope(peer)
 
     # links
 
@@ -165,7 +170,7 @@ class Membership:
         config = self._ctx.config
         dialled = self.dials.done(up.address) if up.outbound else None
         self.kept.up(up.address, up.link)
-        visitors = sum(not n.active for n in self.neighbours.values())
+        visitors = sum(not n.active and n.up.link not in self.far for n in self.neighbours.values())
         if config.open_network and visitors >= config.visitors_max:
             self._ctx.emit(Close(up.link, f"this peer has {visitors} visitors"))
             return
@@ -176,7 +181,11 @@ class Membership:
         self.neighbours[up.link] = Neighbour(up, self._ctx.now_us, takes)
         self.liveness.up(up.link, up.peer, outbound=up.outbound)
         self.reunion.found(up.peer, up.address if up.outbound else "")
-        self.peering.greet(up.link, dialled)
+        if dialled is not None and dialled.purpose is Purpose.FAR:
+            self.neighbours[up.link].asked = Purpose.FAR
+            self.far.greet(up.link, self.neighbours[up.link])
+        else:
+            self.peering.greet(up.link, dialled)
 
     def activate(self, link: int) -> None:
         """Let a link count from now on."""
@@ -188,26 +197,28 @@ class Membership:
         self.views.activate(up.peer, link, outbound=up.outbound)
         self._ctx.report("linked", peer=up.peer.hex(), address=up.address)
         self._counts(up)
+        self.far.promoted(link)
+        self.reunion.regained(up.peer)
+        self.whereabouts.link_up(link)
         self.gossip.link_up(link)
         self.comparing.link_up(link)
         self._remember()
 
     def _deactivate(self, link: int, reason: str) -> None:
         neighbour = self.neighbours[link]
+        self.far.end(link)
         if not neighbour.active:
             return
         neighbour.active = False
+        self.whereabouts.link_down(link)
         peer = neighbour.up.peer
         self.gossip.link_down(link)
         self.comparing.link_down(link)
         self.views.deactivate(peer, link)
-        self._note(neighbour.up, reason)
+        self.drops.note(neighbour.up, reason, self._ctx.now_us)
         self._ctx.report("unlinked", peer=peer.hex(), reason=reason)
         self.peering.gone(peer, self._reach(neighbour))
         self._ends(link)
-
-    def _note(self, up: LinkUp, reason: str) -> None:
-        self.drops.append(_Drop(up.peer, up.address, reason, self._ctx.now_us))
 
     def close(self, link: int, reason: str) -> None:
         """End a link after what was sent on it; it counts no more."""
@@ -230,15 +241,16 @@ class Membership:
         if neighbour is None:
             return
         failed = neighbour.active and not neighbour.leaving
-        if not neighbour.active and not neighbour.leaving and neighbour.up.outbound:
-            self._note(neighbour.up, reason)
+        far = link in self.far
+        if not neighbour.active and not neighbour.leaving and neighbour.up.outbound and not far:
+            self.drops.note(neighbour.up, reason, self._ctx.now_us)
         self._deactivate(link, neighbour.leaving or reason)
         del self.neighbours[link]
         self.liveness.down(link)
         self.kept.down(link)
         if not self._ctx.config.open_network:
             return
-        if failed or neighbour.leaving.startswith("silent"):
+        if failed or (neighbour.leaving.startswith("silent") and not far):
             self.reunion.lose(neighbour.up.peer, self._reach(neighbour))
         self.peering.hurry()
 
@@ -265,6 +277,7 @@ class Membership:
         if dialled is None or dialled.purpose is not Purpose.KEEP:
             self.reunion.failed(address, peer, reason)
             self.peering.dial_failed(peer, reason)
+            self.far.failed(peer)
 
     def heard(self, link: int) -> None:
         """Any frame proves that the neighbour lives."""
@@ -276,13 +289,16 @@ class Membership:
         """Whether other frames than those of this file are taken from a link."""
         return self.neighbours[link].active or self.peering.implied(link)
 
+    def may_carry(self, link: int) -> bool:
+        """Whether circuits are taken from a link."""
+        if link in self.far or self.counts_now(link):
+            return True
+        self._ctx.count("frames_of_strangers")
+        return False
+
     def on_ping(self, link: int, frame: Ping) -> None:
         """Answer at once."""
         self._ctx.send(link, encode_frame(Pong(frame.echo)))
-
-    def on_bye(self, link: int, reason: str) -> None:
-        """The neighbour ends the link on purpose: nothing has failed."""
-        self.close(link, f"the neighbour says: {reason}")
 
     def on_frame(self, link: int, raw: Member) -> None:
         """Take one frame of membership. Raises: PacketError."""
@@ -298,6 +314,10 @@ class Membership:
                 self.peering.on_reply(link, frame)
             case Disconnect():
                 self.peering.on_disconnect(link, frame)
+            case Call():
+                self.far.on_call(link, frame)
+            case Called():
+                self.far.on_called(link, frame)
             case _ if self.counts_now(link):
                 self._from_neighbour(link, frame)
             case _:
@@ -335,7 +355,7 @@ class Membership:
                 self.comparing.on_buckets(link, frame)
             case Sync():
                 self.comparing.on_sync(link, frame)
-            case Join() | Ask() | Reply() | Disconnect():
+            case Join() | Ask() | Reply() | Disconnect() | Call() | Called():
                 raise AssertionError("these are taken from strangers too")
             case _:
                 assert_never(frame)
@@ -366,13 +386,10 @@ class Membership:
             KnownStatus(p.peer.hex(), p.addresses, now_us - p.born_us, p.tries, p.reason)
             for p in passive
         )
-        drops = tuple(
-            DropStatus(d.peer.hex(), d.address, d.reason, now_us - d.at_us) for d in self.drops
-        )
         return MemberStatus(
             open=self._ctx.config.open_network,
             known=known,
-            dropped=drops,
+            dropped=self.drops.status(now_us),
             unreachable={**self.kept.unreachable(), **self.reunion.unreachable()},
             lost=len(self.reunion.lost),
             remembered=len(self.reunion.remembered),

@@ -64,7 +64,9 @@ class Origin:
         self._seqnos[name] = newest
         valid_us = self._config.record_valid_us
         me, capacity = self._signer.public_key, 0 if name[:1] == "@" else self._config.capacity
-        draft = Record(name, me, newest, samples, valid_us, b"", labels, capacity)
+        draft = Record(
+            name, me, newest, samples, valid_us, b"", labels, capacity, self._config.token
+        )
         return seal_record(self._config.network, draft, self._signer)
 
     def drop(self, name: str) -> bool:

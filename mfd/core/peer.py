@@ -74,13 +74,16 @@ from mfd.core.holding import Holdings
 from mfd.core.journey import Journey
 from mfd.core.lease import Leases
 from mfd.core.membership import Membership
-from mfd.core.messages import Kind, Message
+from mfd.core.messages import Message
 from mfd.core.names import peer_name
 from mfd.core.notices import Notices
+from mfd.core.post import Post
+from mfd.core.rates import MESSAGES, UPDATE, Rates
 from mfd.core.reception import Reception
 from mfd.core.routing import Routes, Source
 from mfd.core.seals import Sealer, Seals
 from mfd.core.seek import Seeker
+from mfd.core.sources import is_member
 from mfd.core.status import Status
 from mfd.core.transfer import Circuits
 from mfd.core.walkers import Walkers
@@ -109,16 +112,21 @@ class Peer:
         self._announced = False
         self._seals = Seals(ctx, lambda: self._circuits, sealer, self._accept)
         self._seeker = Seeker(ctx, lambda: self._routes)
-        trails = ways.Trails(ctx, self._seeker, lambda: self._routes)
-        self._circuits = Circuits(ctx, self._next_hop, self._seals.accept, trails)
+        self._trails = ways.Trails(ctx, self._seeker, lambda: self._routes)
+        self._circuits = Circuits(ctx, self._next_hop, self._seals.accept, self._trails)
         self._members = Membership(
             ctx,
             counts=self._link_counts,
             ends=self._link_ends,
             carries=self._circuits.carries,
         )
+        self._trails.reach = self._members.far.reach
+        self._members.far.begins, self._members.far.ends = self._carries, self._circuits.link_down
+        self._seeker.whereabouts = self._seals.whereabouts = self._members.whereabouts
+        self._rates = Rates(ctx, self._members.close)
         self._walkers = Walkers(ctx)
         self._courier = Courier(ctx, lambda: self._seals, self._via, self._deliver)
+        self._courier.takes = lambda link: self._rates.take(link, MESSAGES)
         self._exchange = Exchange(ctx, lambda: self._seals, self._via)
         self._leases = Leases(ctx, self._walkers, self._courier)
         self._handover = Handover(ctx, self._walkers, self._courier, self._exchange, self._leases)
@@ -134,9 +142,18 @@ class Peer:
             leases=self._leases,
             choice=Choice(ctx, self._holders, self._seeker, self._holdings, self._walkers),
         )
+        self._post = Post(
+            ctx,
+            handover=self._handover,
+            reception=self._reception,
+            leases=self._leases,
+            errands=self._errands,
+            notices=self._notices,
+        )
         self._reception.traveller = self._journey
         self._leases.reissuer = self._journey
         self._members.tidings.deliver = self._leases.on_broadcast
+        self._members.tidings.expel = self._expel
         self._leases.broadcast = self._members.tidings.spread
         self._routes_due_us: int | None = None
 
@@ -175,8 +192,10 @@ class Peer:
             case LinkUp():
                 self._known_routes()
                 self._members.link_up(event)
+                self._rates.link_up(event)
             case LinkDown(link=link, reason=reason):
                 self._members.link_down(link, reason)
+                self._rates.link_down(link)
             case DialFailed(address=address, reason=reason):
                 self._members.dial_failed(address, reason)
             case Restored():
@@ -220,6 +239,7 @@ class Peer:
         for link, frame in routes.outgoing(now_us):
             if link in self._members.neighbours:
                 self._ctx.send(link, encode_frame(frame))
+                self._members.whereabouts.note(link, frame)
         due_us = routes.deadline_us()
         if due_us is not None and due_us != self._routes_due_us:
             self._routes_due_us = due_us
@@ -233,13 +253,17 @@ class Peer:
     def _restored(self, event: Restored) -> None:
         ctx, boot = self._ctx, event.boot
         self._routes = Routes(self.id, ctx.config, signer=ctx.signer, verify=ctx.verify, boot=boot)
+        self._routes.void = self._members.tidings.void
         self._members.restored(boot)
+        self._members.tidings.revoke(ctx.config.revoked)
         self._walkers.restore(event.records, event.objects)
         for walker in self._walkers:
             self._reception.restored(walker)
 
     def _hold(self, held: Held) -> None:
         routes, now_us = self._known_routes(), self._ctx.now_us
+        if not is_member(self._ctx.config, self.id, self._ctx.verify):
+            raise CommandFailed("nobody takes what this peer announces: it has no token")
         try:
             self._holdings.hold(routes, held.name, held.samples, now_us, labels=held.labels)
         except ValueError as error:
@@ -259,14 +283,25 @@ class Peer:
         self._ctx.report("injected", walker=walker.id.hex(), mode=walker.plan.mode)
         self._journey.advance(walker)
 
+    def _expel(self, member: bytes) -> None:
+        """A peer's token is void: it holds nothing any more that others may know of."""
+        self._seeker.forget(member)
+        if self._routes is not None:
+            self._routes.expel(member, self._ctx.now_us)
+
     # links and frames
 
     def _link_counts(self, up: LinkUp) -> None:
+        if up.link not in self._members.far:
+            self._carries(up)
+        self._seeker.link_up(up.link, up.peer, up.cost)
+        self._known_routes().link_up(up.link, up.cost, self._ctx.now_us, peer=up.peer)
+
+    def _carries(self, up: LinkUp) -> None:
+        """Let circuits go over a link."""
         self._circuits.link_up(
             up.link, up.peer, outbound=up.outbound, paced=up.paced, private=up.private
         )
-        self._seeker.link_up(up.link, up.peer, up.cost)
-        self._known_routes().link_up(up.link, up.cost, self._ctx.now_us, peer=up.peer)
 
     def _link_ends(self, link: int) -> None:
         self._seeker.link_down(link)
@@ -277,6 +312,8 @@ class Peer:
         if link not in self._members.neighbours:
             return
         self._members.heard(link)
+        if len(buffer) and buffer[0] != UPDATE and not self._rates.take(link, buffer[0]):
+            return
         try:
             self._frame(link, decode_frame(buffer))
         except PacketError as error:
@@ -286,7 +323,8 @@ class Peer:
     def _frame(self, link: int, frame: Frame) -> None:
         match frame:
             case Data() | Credit() | Open() | Opened() | End() | Reset():
-                self._circuits.on_frame(link, frame)
+                if self._members.may_carry(link):
+                    self._circuits.on_frame(link, frame)
             case Member():
                 self._members.on_frame(link, frame)
             case Ping():
@@ -298,7 +336,11 @@ class Peer:
             case _ if not self._members.counts_now(link):
                 self._ctx.count("frames_of_strangers")
             case Update(body=body):
-                self._known_routes().update(link, body, self._ctx.now_us)
+                strangers = self._known_routes().strangers(body)
+                if not self._rates.take_update(link, len(body), strangers):
+                    return  # its differences are lost, so the link has ended
+                entries = self._members.whereabouts.heed(link, body)
+                self._known_routes().update(link, entries, self._ctx.now_us)
             case SeqnoRequest(body=body):
                 self._known_routes().request(link, body, self._ctx.now_us)
             case Seek(body=body):
@@ -314,7 +356,7 @@ class Peer:
         return ways.next_hop(self._known_routes(), via, cls)
 
     def _via(self, peer: bytes, cls: Class) -> Via | None:
-        return ways.via(self._known_routes(), peer, cls)
+        return self._trails.via(self._known_routes(), peer, cls)
 
     def _holders(self, names: Sequence[str]) -> list[Source]:
         return ways.holders(self._known_routes(), names, self._seeker)
@@ -324,49 +366,8 @@ class Peer:
             return self._courier.accept(circuit)
         return self._exchange.accept(circuit, hello)
 
-    # custody
-
     def _deliver(self, message: Message) -> None:
-        """Hand a signed message to the part that it concerns."""
-        match message.kind:
-            case Kind.OFFER:
-                self._reception.on_offer(message)
-            case Kind.ACCEPT:
-                if not self._handover.on_accept(message) and not self._errands.on_accept(message):
-                    self._ctx.count("answers_to_nothing")
-            case Kind.REFUSE:
-                if not self._handover.on_refuse(message) and not self._errands.on_refuse(message):
-                    self._ctx.count("answers_to_nothing")
-            case Kind.STORED:
-                self._handover.on_stored(message)
-            case Kind.GRANT:
-                self._reception.on_grant(message)
-            case Kind.OWNED:
-                self._handover.on_owned(message)
-            case Kind.CANCEL:
-                self._reception.on_cancel(message)
-            case Kind.RELEASE:
-                self._leases.on_release(message)
-            case Kind.RELEASED:
-                self._leases.on_released(message)
-            case Kind.PROGRESS:
-                self._leases.on_progress(message)
-            case Kind.PROGRESS_ACK:
-                self._leases.on_progress_ack(message)
-            case Kind.RECLAIM:
-                self._leases.on_reclaim(message)
-            case Kind.STALE:
-                self._leases.on_stale(message)
-            case Kind.ERRAND:
-                self._errands.on_errand(message)
-            case Kind.RESULT:
-                self._errands.on_result(message)
-            case Kind.FAILED:
-                self._errands.on_failed(message)
-            case Kind.NOTICE:
-                self._notices.on_notice(message)
-            case _:
-                assert_never(message.kind)
+        self._post.deliver(message)
 
     # what it looks like
 

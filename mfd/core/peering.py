@@ -9,7 +9,7 @@ Source: spec/membership.md, sections "Joining" to "Promotion".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -87,6 +87,7 @@ class Peering:
         self._joins = Bucket(ctx.config.joins_per_s, ctx.config.joins_burst)
         self._paths: dict[bytes, tuple[int, int]] = {}  # nonce -> link it came from, until when
         self._mine: bytes | None = None  # nonce of our own shuffle
+        self.is_far: Callable[[int], bool] = lambda link: False
 
     # small things
 
@@ -112,7 +113,7 @@ class Peering:
             raise PacketError(Fault.FIELD, "record of another peer")
         return self._book.learn(item, self._ctx.now_us)
 
-    def _hope(self, peer: bytes) -> None:
+    def hope(self, peer: bytes) -> None:
         """Take a peer into the passive view, if its record holds."""
         entry = self._book.get(peer, self._ctx.now_us)
         if entry is not None:
@@ -127,7 +128,7 @@ class Peering:
                 self._ctx.count("records_refused")
                 continue
             if known:
-                self._hope(item[0][:32])
+                self.hope(item[0][:32])
 
     def _peer(self, link: int) -> bytes:
         return self._links.neighbours[link].up.peer
@@ -153,6 +154,13 @@ class Peering:
             returns = neighbour.asked is Purpose.RETURN
             self._send(link, Ask(me, urgent=returns or self._few() or self._scarce()))
 
+    def ask_over(self, link: int) -> None:
+        """Ask a far peer to be a neighbour: it is needed more than room is."""
+        me = self._me()
+        if me is not None:
+            self._links.neighbours[link].asked = Purpose.RETURN
+            self._send(link, Ask(me, urgent=True))
+
     def _few(self) -> bool:
         """Whether there are fewer neighbours than half of what is wanted."""
         return 2 * len(self.views.active) < self._ctx.config.active_target
@@ -162,7 +170,8 @@ class Peering:
         return self.views.outbound() < self._ctx.config.outbound_min
 
     def _visit_over(self, link: int, neighbour: Neighbour) -> None:
-        if self._links.neighbours.get(link) is neighbour and not neighbour.active:
+        stands = self._links.neighbours.get(link) is neighbour
+        if stands and not neighbour.active and not self.is_far(link):
             seconds = self._ctx.config.visit_us // 1_000_000
             self._links.close(link, f"no neighbour after {seconds} s")
 
@@ -176,7 +185,7 @@ class Peering:
     def gone(self, peer: bytes, addresses: tuple[str, ...]) -> None:
         """A neighbour is none any more: it may be one again."""
         if self._book.get(peer, self._ctx.now_us) is not None:
-            self._hope(peer)
+            self.hope(peer)
         elif peer in self.lan:
             self.views.hear(peer, addresses, self._ctx.now_us)
 
@@ -198,7 +207,7 @@ class Peering:
         self._answer(link, urgent=few)
         if not self._ctx.config.open_network:
             return
-        self._hope(peer)
+        self.hope(peer)
         if self._joins.take(self._ctx.now_us):
             onward = ForwardJoin(frame.item, self._ctx.config.walk_active)
             for slot in self.views.active.values():
@@ -238,7 +247,7 @@ class Peering:
         """The answer to Join or Ask, with others to turn to."""
         neighbour = self._links.neighbours[link]
         self._learn(frame.item, of=neighbour.up.peer)
-        self._hope(neighbour.up.peer)
+        self.hope(neighbour.up.peer)
         self._learn_all(frame.items)
         if not frame.accepted:
             self._links.close(link, REASONS[NO_ROOM])
@@ -277,7 +286,7 @@ class Peering:
         ]
         ttl = min(frame.ttl, config.walk_active)
         if ttl in (0, config.walk_passive) or not onward:
-            self._hope(record.peer)
+            self.hope(record.peer)
         if ttl == 0 or not onward:
             if self.views.missing():
                 self._dial(record.peer)

@@ -36,6 +36,7 @@ class RecordBook:
         self._verify = verify
         self._entries: dict[bytes, Entry] = {}
         self.needed: Callable[[bytes], bool] = lambda peer: False  # these are not evicted
+        self.news: Callable[[bytes], None] = lambda peer: None  # a newer record has come
         self.late = 0  # records refused because a newer one, or their end, was known
 
     def learn(self, item: Item, now_us: int) -> PeerRecord | None:
@@ -56,6 +57,7 @@ class RecordBook:
         if known is None and len(self._entries) >= self._config.peer_records_max:
             self._make_room()
         self._entries[record.peer] = Entry(record, born_us, born_us + valid_us)
+        self.news(record.peer)
         return record
 
     def _make_room(self) -> None:

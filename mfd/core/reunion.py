@@ -91,7 +91,6 @@ class Reunion:
 
     def found(self, peer: bytes, address: str) -> None:
         """A link to a peer stands."""
-        self._lost.pop(peer, None)
         contact = self._contacts.get(address)
         if contact is not None:
             contact.peer, contact.tries, contact.reason = peer, 0, ""
@@ -100,6 +99,10 @@ class Reunion:
             # after the longest wait we look whether it has forgotten everybody
             contact.rest_us = self._ctx.now_us + config.dial_max_us
             contact.rest_us += self._ctx.dice.below(config.dial_max_us // 4 + 1)
+
+    def regained(self, peer: bytes) -> None:
+        """It is a neighbour again."""
+        self._lost.pop(peer, None)
 
     def good(self, peer: bytes, addresses: tuple[str, ...]) -> None:
         """A neighbour has proven itself: remember it."""

@@ -28,6 +28,7 @@ __all__ = [
     "State",
     "Want",
     "Ways",
+    "are_numbers",
     "by_class",
     "is_nearer",
     "onward",
@@ -107,3 +108,13 @@ def is_nearer(distance: Distance, than: Distance) -> bool:
 def onward(metric: int, link: int, advert: Route) -> Route:
     """The route over a link to what is advertised there."""
     return Route(link, advert.record, metric, min(advert.hops + 1, HOPS_MAX))
+
+
+def are_numbers(*numbers: object) -> bool:
+    """Say whether these are metrics, or none, and at last hops."""
+    *metrics, hops = numbers
+    return (
+        all(m is None or (type(m) is int and 0 <= m <= METRIC_MAX) for m in metrics)
+        and type(hops) is int
+        and 0 <= hops <= HOPS_MAX
+    )

@@ -20,19 +20,19 @@ from mfd.core.routestate import (
     ALL_CLASSES,
     CLASSES,
     DETOUR,
-    HOPS_MAX,
     LOST,
-    METRIC_MAX,
     STARVING,
     Distance,
     Neighbour,
     Route,
     Want,
+    are_numbers,
     is_nearer,
 )
 from mfd.core.routetable import ENTRIES_MAX, RouteTable
-from mfd.core.sources import SEQNO_MAX, Record, Source, open_record
+from mfd.core.sources import SEQNO_MAX, Record, Source, open_member_record
 from mfd.core.status import RouteStatus
+from mfd.core.tokens import Void
 from mfd.packet.errors import PacketError
 from mfd.packet.signing import Signer, Verifier
 
@@ -82,6 +82,7 @@ class Routes:
         self._asks: dict[str, _Ask] = {}
         self._requests: list[tuple[int, Outgoing]] = []
         self._opened: dict[bytes, Record] = {}  # verified before
+        self.void: Void = {}
         self._sweep_us: int | None = None
 
     # what this peer holds
@@ -139,7 +140,7 @@ class Routes:
         for entry in entries:
             key = None
             match entry:
-                case [bytes() as sealed, thin, bulk, hops] if _are_numbers(thin, bulk, hops):
+                case [bytes() as sealed, thin, bulk, hops] if are_numbers(thin, bulk, hops):
                     key = self._take_advert(link, sealed, (thin, bulk), hops, now_us=now_us)
                 case [str() as name, bytes() as holder, 1 | 2 | 3 as mask]:
                     key = self._take_retraction(link, name, holder, int(mask))
@@ -168,12 +169,17 @@ class Routes:
         self._table.put(link, state, said)
         return (record.name, record.holder)
 
+    def strangers(self, entries: list[Any]) -> int:
+        """Count the records in the body of an UPDATE that are still to be verified."""
+        rows = (e for e in entries if type(e) is list and len(e) == 4 and type(e[0]) is bytes)
+        return sum(row[0] not in self._opened for row in rows)
+
     def open(self, sealed: bytes) -> Record | None:
         """Check a record that somebody passed on; None if it is not valid."""
         record = self._opened.get(sealed)
         if record is None:
             try:
-                record = open_record(sealed, self._config.network, self._verify)
+                record = open_member_record(sealed, self._config, self._verify, self.void)
             except PacketError:
                 self.refused["unsigned"] += 1
                 return None
@@ -181,6 +187,15 @@ class Routes:
                 self._opened.clear()
             self._opened[sealed] = record
         return record
+
+    def expel(self, holder: bytes, now_us: int) -> None:
+        """Forget what a holder announces with a token that is void."""
+        self._opened = {s: r for s, r in self._opened.items() if not r.is_void(self.void)}
+        for name, states in list(self._table.names.items()):
+            if holder in states and states[holder].newest.is_void(self.void):
+                for link in self._table.links:
+                    self._take_retraction(link, name, holder, ALL_CLASSES)
+                self._settle(name, [holder], now_us)
 
     def _take_retraction(
         self, link: int, name: str, holder: bytes, mask: int
@@ -206,7 +221,7 @@ class Routes:
             return
         match body:
             case [str() as name, bytes() as holder, seqno, 0 | 1 as which, hops] if (
-                _are_numbers(hops) and type(seqno) is int and 0 <= seqno <= SEQNO_MAX
+                are_numbers(hops) and type(seqno) is int and 0 <= seqno <= SEQNO_MAX
             ):
                 cls = Class(which)
             case _:
@@ -383,12 +398,3 @@ class Routes:
             for name in sorted(self._table.names)
             for route in self._table.ranked(name, Class.THIN)
         )
-
-
-def _are_numbers(*numbers: object) -> bool:
-    *metrics, hops = numbers
-    return (
-        all(m is None or (type(m) is int and 0 <= m <= METRIC_MAX) for m in metrics)
-        and type(hops) is int
-        and 0 <= hops <= HOPS_MAX
-    )

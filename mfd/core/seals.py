@@ -3,7 +3,7 @@
     OPEN.handshake      | 0 | hello |, or nothing       plain: to a neighbour over an encrypted link
                         | 1 | ephemeral A 32 |          sealed
     OPENED.handshake    answer                          plain
-                        | ephemeral B 32 | signature B 64 |
+                        | ephemeral B 32 | signature B 64 |        and maybe | age u32 | record |
     the bytes then      records | size u32 | box |; A's first: id A 32 | signature A 64 | hello;
                         B's first, bulk only: answer
 
@@ -22,6 +22,7 @@ from mfd.core.circuit import Channel, Circuit, Listener, Refusal
 from mfd.core.context import Context
 from mfd.core.frames import Class, ResetCode, Via
 from mfd.core.transfer import Circuits
+from mfd.core.whereabouts import Whereabouts
 from mfd.packet.objects import Buffer
 from mfd.packet.signing import KEY_BYTES, SIGNATURE_BYTES
 
@@ -37,6 +38,8 @@ RECORD_BYTES_MAX = (64 << 10) - SIZE_BYTES - TAG_BYTES  # of plain bytes: a reco
 THIN_RECORD_BYTES_MAX = (4 << 10) - SIZE_BYTES - TAG_BYTES  # half of a thin window
 SMALL_BYTES = 4 << 10  # joining so much costs less than a record does
 PROOF_BYTES = KEY_BYTES + SIGNATURE_BYTES
+ANSWER_HEAD_BYTES = EPHEMERAL_BYTES + SIGNATURE_BYTES
+ANSWER_BYTES_MAX = 512
 
 
 class Box(Protocol):
@@ -147,6 +150,11 @@ class Sealed:
         boxes += self._boxes(memoryview(small))
         if self.circuit.sendable:
             self.circuit.send(*boxes)
+
+    @property
+    def link(self) -> int:
+        """As `Circuit.link`."""
+        return self.circuit.link
 
     @property
     def _record_bytes_max(self) -> int:
@@ -312,6 +320,7 @@ class Seals:
         self._circuits = circuits
         self._sealer = sealer
         self.welcome = accept
+        self.whereabouts: Whereabouts | None = None  # where records of peers are kept
 
     def connect(
         self, target: bytes, cls: Class, via: Via | None, hello: bytes, listener: Listener
@@ -340,6 +349,8 @@ class Seals:
         made = Sealed(self, self._sealer.fresh(self._ctx.dice.bytes(32)), dialler=False)
         made.run_over(circuit, None, b"")
         circuit.answer = made.accept(rest)
+        if self.whereabouts is not None:
+            circuit.answer += self.whereabouts.tail(ANSWER_BYTES_MAX - len(circuit.answer))
         self._ctx.after(self._ctx.config.opening_us, made.expire)
         return made
 
@@ -358,10 +369,12 @@ class Seals:
     def check_answer(self, end: Sealed, ephemeral: Ephemeral) -> Box | None:
         """Check OPENED's handshake: the keys of the circuit, or None."""
         answer = end.circuit.answer
-        other, signature = answer[:EPHEMERAL_BYTES], answer[EPHEMERAL_BYTES:]
+        other, signature = answer[:EPHEMERAL_BYTES], answer[EPHEMERAL_BYTES:ANSWER_HEAD_BYTES]
         transcript = self.transcript(end, ephemeral.public, other)
         if not self._ctx.verify(end.peer, LISTENER_DOMAIN, transcript, signature):
             return None
+        if self.whereabouts is not None and len(answer) > ANSWER_HEAD_BYTES:
+            self.whereabouts.learn_tail(end.peer, answer[ANSWER_HEAD_BYTES:])
         try:
             return ephemeral.agree(other, transcript, dialler=True)
         except ValueError:

@@ -25,6 +25,7 @@ from mfd.core.pace import PEER_US, Pace
 from mfd.core.routestate import HOPS_MAX, METRIC_MAX, Route
 from mfd.core.routing import Routes, Source
 from mfd.core.sources import RECORD_BYTES_MAX, is_name
+from mfd.core.whereabouts import Whereabouts, is_item
 
 __all__ = ["MARK_BYTES", "Seeker", "Trail"]
 
@@ -113,6 +114,7 @@ class Seeker:
         self._found: dict[tuple[str, bytes], _Held] = {}
         self._pace = Pace(ctx)
         self.ups = 0  # neighbours, ever
+        self.whereabouts: Whereabouts | None = None  # where records of peers are kept
 
     # links
 
@@ -256,12 +258,18 @@ class Seeker:
             self._ctx.count("seek_too_many")
             return
         if offers:
-            told = [[o.record.sealed, o.metric, o.hops] for o in offers]
+            told = [self._told(o) for o in offers]
             self._send(link, Found([seek, [self._mark], told, False]))
         elif ttl == 1 and others:
             self._send(link, Found([seek, [self._mark], [], True]))
         for other in onward:
             self._send(other, Seek([seek, names, exclude, ttl - 1]))
+
+    def _told(self, offer: Route) -> list[Any]:
+        """An answer; where it can be dialled, with the holder's own record."""
+        answer = [offer.record.sealed, offer.metric, offer.hops]
+        item = self.whereabouts.item(offer.record.holder) if self.whereabouts is not None else None
+        return answer if item is None else [*answer, list(item)]
 
     @property
     def _mark(self) -> bytes:
@@ -319,7 +327,7 @@ class Seeker:
         if self._mark in route or len(set(route)) < len(route):
             return
         cost = self._links[link].cost
-        told = [[sealed, metric + cost, min(hops + 1, HOPS_MAX)] for sealed, metric, hops in told]
+        told = [[a[0], a[1] + cost, min(a[2] + 1, HOPS_MAX), *a[3:]] for a in told]
         search = self._ids.get(seek)
         if search is not None:
             said = search.said[seek, link] = search.said.get((seek, link), 0) + bool(told)
@@ -340,13 +348,15 @@ class Seeker:
         """Remember holders whose record is right; relays do not check it."""
         search.more |= more
         routes, now_us = self._routes(), self._ctx.now_us
-        for sealed, metric, hops in told:
+        for sealed, metric, hops, *item in told:
             record = routes.open(sealed) if routes is not None else None
             if record is None or record.name not in search.names or metric > METRIC_MAX:
                 continue
             key = (record.name, record.holder)
             if record.holder == self._ctx.me or record.holder[:MARK_BYTES] in search.exclude:
                 continue
+            if item and self.whereabouts is not None:
+                self.whereabouts.learn(record.holder, item[0])
             known = self._found.get(key)
             if known is None and len(self._found) >= FOUND_MAX:
                 self._found = {k: h for k, h in self._found.items() if now_us < h.until_us}
@@ -368,8 +378,10 @@ def _is_for_peer(search: _Search) -> bool:
 
 def _is_answer(item: object) -> bool:
     match item:
-        case [bytes() as sealed, int() as metric, int() as hops]:
+        case [bytes() as sealed, int() as metric, int() as hops, *item]:
             numbers = type(metric) is int and type(hops) is int
+            if item and (len(item) > 1 or not is_item(item[0])):
+                return False
             return numbers and len(sealed) <= RECORD_BYTES_MAX and _are_small(metric, hops)
     return False
 

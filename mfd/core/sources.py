@@ -1,7 +1,7 @@
 """What a holder signs about one data name that it holds.
 
     | holder's key 32 | signature 64 | MessagePack [network, name, seqno, samples, minutes] |
-                                       and then, where they are told, labels and capacity
+                                       and then, where they are told, labels, capacity and token
 
 Rules of this file: values and their checks; whether a record is new or late is routing's business.
 Source: spec/routing.md, section "Source records".
@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from mfd.core.config import Config
+from mfd.core.tokens import Token, Void, is_token
 from mfd.packet.errors import Fault, PacketError
 from mfd.packet.limits import NAME_BYTES_MAX
 from mfd.packet.signing import Signer, Verifier, open_sealed, seal
@@ -26,13 +28,16 @@ __all__ = [
     "SHARE",
     "Record",
     "Source",
+    "is_member",
     "is_name",
     "label_shares",
+    "open_member_record",
     "open_record",
     "seal_record",
 ]
 
 DOMAIN = "mfd.src.v1"
+NOTHING_VOID: Void = {}
 RECORD_BYTES_MAX = 1024  # key, signature, a name of 512 bytes, a network of 64, three numbers
 NETWORK_BYTES_MAX = 64
 SEQNO_MAX = (1 << 63) - 1
@@ -56,13 +61,19 @@ class Record:
     sealed: bytes  # the exact bytes, to be passed on
     labels: bytes = b""  # of each label its share in 1/20; empty: its owner tells none
     capacity: int = 0  # how much work its owner says it takes; 0: its owner tells none
+    token: Token | None = None  # that the holder is a member, where the network wants one
+
+    def is_void(self, void: Void) -> bool:
+        """Say whether its token was revoked."""
+        token = self.token
+        return token is not None and token.serial <= void.get((token.issuer, self.holder), -1)
 
 
 def seal_record(network: str, record: Record, signer: Signer) -> Record:
     """Return `record` with its holder and its sealed bytes filled in by the signer."""
     minutes = min(max(1, -(-record.valid_us // MINUTE_US)), MINUTES_MAX)
     fields = [network, record.name, record.seqno, record.samples, minutes]
-    told = [value for value in (record.labels, record.capacity) if value]
+    told = [value for value in (record.labels, record.capacity, record.token) if value]
     body = msgpack.packb([*fields, *told])
     return Record(
         name=record.name,
@@ -73,6 +84,7 @@ def seal_record(network: str, record: Record, signer: Signer) -> Record:
         sealed=seal(DOMAIN, body, signer),
         labels=record.labels,
         capacity=record.capacity,
+        token=record.token,
     )
 
 
@@ -98,6 +110,33 @@ def open_record(sealed: bytes, network: str, verify: Verifier) -> Record:
                 valid_us = minutes * MINUTE_US
                 return Record(name, holder, seqno, samples, valid_us, bytes(sealed), *told)
     raise PacketError(Fault.FIELD, "source record")
+
+
+def open_member_record(
+    sealed: bytes, config: Config, verify: Verifier, void: Void = NOTHING_VOID
+) -> Record:
+    """Check a sealed record, and that its holder is a member where the network has issuers.
+
+    Raises: PacketError.
+    """
+    record = open_record(sealed, config.network, verify)
+    if not _admitted(record.token, record.holder, config, verify, void):
+        raise PacketError(Fault.FIELD, "source record without a token of this network")
+    return record
+
+
+def is_member(config: Config, me: bytes, verify: Verifier) -> bool:
+    """Say whether others will believe what this peer announces."""
+    return _admitted(config.token, me, config, verify, NOTHING_VOID)
+
+
+def _admitted(
+    token: Token | None, holder: bytes, config: Config, verify: Verifier, void: Void
+) -> bool:
+    if not config.issuers:
+        return True
+    terms = (config.network, config.issuers, verify, void)
+    return token is not None and token.admits(holder, *terms)
 
 
 class Source(NamedTuple):
@@ -130,18 +169,20 @@ def label_shares(counts: Mapping[int, int]) -> bytes:
     return bytes(round(share) for share in shares)
 
 
-def _told(rest: list[object]) -> tuple[bytes, int] | None:
-    """What a record tells beyond its five fields: labels, capacity, both in this order, or none."""
-    match rest:
-        case []:
-            return b"", 0
-        case [labels] if _are_shares(labels):
-            return labels, 0  # type: ignore[return-value]
-        case [int() as capacity] if _is_capacity(capacity):
-            return b"", capacity
-        case [labels, int() as capacity] if _are_shares(labels) and _is_capacity(capacity):
-            return labels, capacity  # type: ignore[return-value]
-    return None
+def _told(rest: list[Any]) -> tuple[bytes, int, Token | None] | None:
+    """What a record tells beyond its five fields: labels, capacity, token, in this order, or none.
+
+    None: it tells something else.
+    """
+    labels, capacity, token = b"", 0, None
+    rest = rest[::-1]
+    if rest and _are_shares(rest[-1]):
+        labels = rest.pop()
+    if rest and _is_capacity(rest[-1]):
+        capacity = rest.pop()
+    if rest and is_token(rest[-1]):
+        token = Token(*rest.pop())
+    return None if rest else (labels, capacity, token)
 
 
 def _is_capacity(value: object) -> bool:

@@ -1,6 +1,7 @@
 """What is broadcast, and what it means here: custody that concerns everybody.
 
     rumour kind 1: | custody message of type RECLAIM or STALE, signed by its sender |
+    rumour kind 3: | revocation of tokens |
     rumour kind 2: | MessagePack [certificate, certificate] | one signer's two words on one thing
 
 RECLAIM asks, past any relay that hides the owner, whether a walker lives; STALE shows the epoch
@@ -23,12 +24,16 @@ from mfd.core.context import Context
 from mfd.core.gossip import Gossip
 from mfd.core.memberframes import PAYLOAD_BYTES_MAX
 from mfd.core.messages import Kind, Message, decode_message, encode_message
+from mfd.core.tokens import open_revocation
 from mfd.packet.errors import Fault, PacketError
 
-__all__ = ["CUSTODY", "EVIDENCE", "Tidings"]
+__all__ = ["CUSTODY", "EVIDENCE", "REVOCATION", "Tidings"]
 
 CUSTODY = 1
 EVIDENCE = 2
+REVOCATION = 3
+REVOCATION_VALID_S = 30 * 24 * 3_600  # by then every peer that comes back has heard of it
+VOID_MAX = 4_096  # members whose tokens were revoked
 EVIDENCE_VALID_S = 24 * 3_600
 CERTIFICATES_MAX = 4_096  # of any walkers, newest heard last, to be compared with later ones
 VALID_S = {Kind.RECLAIM: 600, Kind.STALE: 24 * 3_600}  # a lost question, a split of a day
@@ -41,6 +46,8 @@ class Tidings:
         self._ctx = ctx
         self.deliver: Callable[[Message], None]
         self.gossip: Gossip
+        self.expel: Callable[[bytes], None] = lambda member: None
+        self.void: dict[tuple[bytes, bytes], int] = {}  # as in tokens.Void
         self._certificates: dict[tuple[object, ...], bytes] = {}
 
     def spread(self, kind: Kind, *body: Any) -> None:
@@ -57,6 +64,8 @@ class Tidings:
         """
         if kind == EVIDENCE:
             return self._on_evidence(payload)
+        if kind == REVOCATION:
+            return self._on_revocation(payload)
         if kind != CUSTODY:
             self._ctx.count("rumours_unknown")
             return 0  # of a newer version; it cannot be checked, so it is not passed on
@@ -70,6 +79,34 @@ class Tidings:
         if message.sender != self._ctx.me:
             self.deliver(message)
         return valid_s
+
+    def revoke(self, payloads: Iterable[bytes]) -> None:
+        """Make known what the owner has been told by an issuer."""
+        for payload in payloads:
+            try:
+                valid_s = self._on_revocation(payload)
+            except PacketError:
+                valid_s = 0
+            if valid_s:
+                self.gossip.publish(REVOCATION, payload, valid_s)
+            else:
+                self._ctx.count("revocations_refused")
+
+    def _on_revocation(self, payload: bytes) -> int:
+        """Take a revocation; one by nobody that is an issuer here is not passed on."""
+        config = self._ctx.config
+        found = open_revocation(payload, config.network, self._ctx.verify)
+        if found is None:
+            raise PacketError(Fault.FIELD, "revocation")
+        issuer, member, serial = found
+        if issuer not in config.issuers:
+            return 0
+        key = (issuer, member)
+        if serial > self.void.get(key, -1) and (key in self.void or len(self.void) < VOID_MAX):
+            self.void[key] = serial
+            self._ctx.report("revoked", peer=member.hex(), issuer=issuer.hex(), serial=serial)
+            self.expel(member)
+        return REVOCATION_VALID_S
 
     def compare(self, records: Iterable[bytes]) -> None:
         """Look whether a certificate excludes another that was heard; then show both to everybody.

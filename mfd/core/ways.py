@@ -79,16 +79,27 @@ class Trails:
         self._ctx = ctx
         self._seeker = seeker
         self._routes = routes
+        # dials a far peer; says whether that is worth waiting for
+        self.reach: Callable[[bytes], bool] = lambda peer: False
         self._vain: dict[bytes, _Vain] = {}
 
     def way(self, peer: bytes) -> tuple[tuple[bytes, ...], Via] | None:
         """Return the way; where none is known, look for one, so that a later try finds it."""
+        dialling = self.reach(peer)
         trail = self._seeker.trail(peer)
         if trail is None:
-            if self._may_seek(peer):
+            if not dialling and self._may_seek(peer):
                 self._seeker.seek_peer(peer, partial(self._sought, peer, self._seeker.ups))
             return None
         return trail.route, Via(trail.name, trail.holder, 0, UNBOUND)
+
+    def via(self, routes: Routes, peer: bytes, cls: Class) -> Via | None:
+        """Find a name that leads to a peer; a long way is worth a link, dialled meanwhile."""
+        way = via(routes, peer, cls)
+        hop = routes.next_hop(way.name, peer, cls) if way is not None else None
+        if hop is not None and hop.hops >= self._ctx.config.far_hops:
+            self.reach(peer)
+        return way
 
     def links_toward(self, via: Via, cls: Class) -> list[int]:
         """Return the links over which neighbours advertise a holder, nearest first."""

@@ -39,7 +39,6 @@ from mfd.core.effects import (
     Store,
 )
 from mfd.core.events import (
-    Addressed,
     CommandFailed,
     Discovered,
     Event,
@@ -50,12 +49,12 @@ from mfd.core.events import (
     Ticked,
     Unheld,
 )
-from mfd.core.records import is_address
-from mfd.net.addresses import Address, is_any, join_line, parse_address, parse_listen
+from mfd.net.addresses import Address, join_line, parse_address, parse_listen
 from mfd.net.clock import now_us
 from mfd.net.cores import Core
 from mfd.net.discovery import Discovery, DiscoveryError
 from mfd.net.disk import Disk
+from mfd.net.dwelling import Dwelling
 from mfd.net.emulation import Wire
 from mfd.net.handshake import Terms
 from mfd.net.injection import InjectionError, pack_model, receive
@@ -85,8 +84,8 @@ class Node:
 
     `state` is its folder, `listen` the one address for links and HTTP, `holdings` maps data names
     to their addresses for the trainer, `costs` and `emulate` see `Transport`, `on_report` gets each
-    new report. `advertise` are the addresses that others dial; not given: the one listened on, if
-    it is one. `lan`: find peers by multicast, and be found.
+    new report. `advertise` are the addresses that others dial; not given: the one listened on, or
+    those of the machine. `lan`: find peers by multicast, and be found.
     Raises: NodeError on entering.
     """
 
@@ -123,6 +122,7 @@ class Node:
         self._emulate = emulate
         self._advertise = tuple(advertise)
         self._lan: Discovery | None = None
+        self._dwelling: Dwelling | None = None
         self._wants_lan = lan
         self._reports = Reports(on_report)
         self._events: deque[Event] = deque()
@@ -163,7 +163,6 @@ class Node:
             store = self._disk.store
             self.post(Restored(store.ledger.boot, store.ledger.rows(), dict(store.objects)))
             await self._serve()
-            self.post(Addressed(self._advertised()))
             remembered = await self._disk.call(partial(read_remembered, self._state))
             if remembered:
                 self.post(Remembered(remembered))
@@ -207,21 +206,17 @@ class Node:
             raise NodeError(f"address {self._listen} {why}") from exc
         port = self._runner.addresses[0][1]
         self._address = Address(host, port, self._core.id, self._terms.network)
+        self._dwelling = Dwelling(self._address, self._advertise, self.post)
 
     async def _search_lan(self) -> None:
         """Announce this peer, and hear of others. Raises: DiscoveryError."""
         assert self._address is not None
+        assert self._dwelling is not None
         peer, found = self._core.id, lambda *told: self.post(Discovered(*told))
         lan = Discovery(
-            self._terms.network, peer, self._advertised(), found, host=self._address.host
+            self._terms.network, peer, self._dwelling.addresses, found, host=self._address.host
         )
         self._lan = await lan.__aenter__()
-
-    def _advertised(self) -> tuple[str, ...]:
-        """Where others dial this peer."""
-        assert self._address is not None
-        here = not is_any(self._address.host) and is_address(self.address)
-        return self._advertise or ((self.address,) if here else ())
 
     async def stop(self) -> None:
         """Say goodbye, close the links, let the store finish; within two seconds."""
@@ -229,8 +224,9 @@ class Node:
             return
         self.post(StopRequested())
         self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for watch in (self._timer, self._dwelling):
+            if watch is not None:
+                watch.cancel()
         if self._lan is not None:
             await self._lan.close()
         await asyncio.gather(self._transport.close(), self._jobs.close())

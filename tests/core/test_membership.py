@@ -12,7 +12,7 @@ import pytest
 from mfd.core.config import Config
 from mfd.core.dials import Purpose
 from mfd.core.events import Discovered, Joined, LinkUp, Received, Restored, StopRequested
-from mfd.core.frames import Bye, Ping, Update, encode_frame
+from mfd.core.frames import Bye, Class, Open, Ping, Update, encode_frame
 from mfd.core.gossip import rumour_id
 from mfd.core.memberframes import (
     Ask,
@@ -368,6 +368,7 @@ def test_nothing_but_asking_is_taken_from_a_stranger() -> None:
     it = Stranger()
     for frame in (
         encode_frame(Update([])),
+        encode_frame(Open(1, bytes(32), None, (), bytes(16), 1, Class.THIN, b"")),
         encode_member(Shuffle(bytes(8), 0, it.item(), ())),
         encode_member(IHave((bytes(32),))),
     ):
@@ -375,7 +376,7 @@ def test_nothing_but_asking_is_taken_from_a_stranger() -> None:
     assert it.linked
     assert not it.answers(37)
     assert it.box.peer is not None
-    assert it.box.peer.status().counters["frames_of_strangers"] == 3
+    assert it.box.peer.status().counters["frames_of_strangers"] == 4
     it.send(encode_frame(Ping(5)))
     assert it.answers(2)
     it.send(encode_member(Ask(it.item(), urgent=False)))

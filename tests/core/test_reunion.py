@@ -82,7 +82,7 @@ def test_who_is_found_is_lost_no_more() -> None:
     it.reunion.lose(A, ("a:1",))
     it.reunion.lose(B, ())
     assert set(it.reunion.lost) == {A}
-    it.reunion.found(A, "")
+    it.reunion.regained(A)
     assert not it.round(alone=False, seconds=60)
 
 

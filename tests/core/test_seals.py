@@ -9,8 +9,11 @@ import pytest
 from mfd.core.circuit import Channel, Circuit, Refusal
 from mfd.core.config import Config
 from mfd.core.frames import Class, Credit, Data, Open, Opened, Reset, ResetCode, Via, encode_frame
+from mfd.core.recordbook import RecordBook
+from mfd.core.records import OPEN_NETWORK, seal_peer_record
 from mfd.core.seals import PLAIN, RECORD_BYTES_MAX, SEALED, Sealed, Sealer, Seals
-from mfd.sim.keys import SimKey
+from mfd.core.whereabouts import Whereabouts
+from mfd.sim.keys import SimKey, sim_verify
 from mfd.sim.sealing import SimSealing
 from tests.core.circuit_world import Ear, Line
 
@@ -370,3 +373,45 @@ def test_records_of_thin_circuits_are_small() -> None:
     sizes = [len(f.payload) for _, f in line.frames if isinstance(f, Data)]
     assert max(sizes) == 4_096
     assert len(line.nodes["b"].ears[-1].got) == 20_000
+
+
+def test_who_accepts_tells_where_it_can_be_dialled() -> None:
+    """Rules: T-31"""
+    config = Config(bulk_window_bytes=4_096, bulk_window_max_bytes=4_096, open_network=True)
+    line = Line2(config=config)
+    books = {}
+    for name, node in line.nodes.items():
+        books[name] = RecordBook(config, sim_verify)
+        line.seals[name].whereabouts = Whereabouts(node.ctx, books[name])
+    target = line.nodes["c"]
+
+    def record(*addresses: str, key: SimKey = target.key) -> bytes:
+        made = seal_peer_record(
+            "mfd", key, seq=1, addresses=addresses, caps=OPEN_NETWORK, valid_us=3_600_000_000
+        )
+        return made.sealed
+
+    line.dial(Class.THIN)
+    line.settle()
+    assert books["a"].get(target.id, 0) is None, "it does not know its own addresses"
+    books["c"].learn((record("10.0.0.3:7000"), 0), 0)
+    made, ear = line.dial(Class.THIN)
+    line.settle()
+    assert ear.said == ["opened"]
+    known = books["a"].get(target.id, 0)
+    assert known is not None
+    assert known.record.addresses == ("10.0.0.3:7000",)
+    assert books["b"].get(target.id, 0) is None, "a relay takes nothing from it"
+    # what somebody hangs on behind the signature is looked at, not believed
+    books["a"] = line.seals["a"].whereabouts._book = RecordBook(config, sim_verify)
+    for tail in (b"x", bytes(300), bytes(4) + record("6.6.6.6:6", key=SimKey(b"mallory"))):
+        line.seals["c"].whereabouts.tail = lambda most, tail=tail: tail
+        made, ear = line.dial(Class.THIN)
+        line.settle()
+        assert ear.said == ["opened"]
+    assert not books["a"].view()
+    assert made is not None
+    long = [f"{'a' * 60}{n}.example:7000" for n in range(8)]
+    book = RecordBook(config, sim_verify)
+    book.learn((record(*long), 0), 0)
+    assert Whereabouts(target.ctx, book).tail(416) == b"", "one too long is left out"

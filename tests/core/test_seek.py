@@ -18,8 +18,11 @@ from mfd.core.context import Context
 from mfd.core.frames import Class, Found, Open, Seek
 from mfd.core.names import peer_name
 from mfd.core.pace import PEER_US, Pace
+from mfd.core.recordbook import RecordBook
+from mfd.core.records import seal_peer_record
 from mfd.core.seek import FRAMES_PER_S, PASSED_MAX, PASSES_MAX
 from mfd.core.sources import Record, seal_record
+from mfd.core.whereabouts import Whereabouts
 from mfd.sim.keys import SimKey, sim_verify
 from tests.core.circuit_world import Ear
 from tests.core.seek_world import SECOND, Node, SeekWorld, line
@@ -628,3 +631,46 @@ def test_filters_grow_with_the_excluded_up_to_their_limit() -> None:
     assert make_filter(b"s", []) == b""
     assert len(make_filter(b"s", marks[:10])) == 20
     assert len(make_filter(b"s", marks)) == 256
+
+
+def test_answers_tell_where_a_holder_can_be_dialled() -> None:
+    """Rules: R-48"""
+    config = Config(sources_per_name=1, open_network=True)
+    world = long_line(8, config)
+    world.hold(NAME, "b", "h")
+    world.run()
+    a, h = world.nodes["a"], world.nodes["h"]
+    books = {}
+    for name, node in world.nodes.items():
+        books[name] = RecordBook(config, sim_verify)
+        node.seeker.whereabouts = Whereabouts(node.ctx, books[name])
+    record = seal_peer_record(
+        "mfd", h.key, seq=1, addresses=("10.0.0.8:7",), caps=2, valid_us=3_600_000_000
+    )
+    for name in "defgh":
+        books[name].learn((record.sealed, 5), world.now)
+    a.seek(NAME, but=ids(world, "b"))
+    world.run()
+    known = books["a"].get(h.id, world.now)
+    assert known is not None
+    assert known.record.addresses == ("10.0.0.8:7",)
+    assert not any(books[name].view() for name in "bc"), "relays pass it on"
+    # of somebody else, or none at all: the holder is found all the same
+    a.seeker.forget(h.id)
+    books["a"]._entries.clear()
+    other = seal_peer_record(
+        "mfd", SimKey(b"m"), seq=1, addresses=("6.6.6.6:6",), caps=2, valid_us=3_600_000_000
+    )
+    for name in "defgh":
+        where = world.nodes[name].seeker.whereabouts
+        where.item = lambda peer: (other.sealed, 1)
+    world.run(30)
+    a.seek(NAME, but=ids(world, "b"))
+    world.run()
+    assert a.found(NAME) == {h.id}
+    assert not books["a"].view()
+    before = a.ctx.counters.get("seek_malformed", 0)
+    link = next(iter(a.links))
+    for item in ([], [b"x", 1], [bytes(100)], [bytes(100), True], [bytes(2_000), 1]):
+        a.seeker.on_found(link, [bytes(16), [bytes(8)], [[b"r", 1, 1, item]], False])
+    assert a.ctx.counters["seek_malformed"] == before + 5
