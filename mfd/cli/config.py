@@ -60,6 +60,7 @@ class Settings(BaseModel):
     allow_py: bool = False  # py: data addresses run the owner's code
     threads: int = Field(0, ge=0, le=1024)  # of the trainer; 0: torch decides
     memory: str | int = 0  # for a model and its training, as 2GiB; 0: no limit
+    whole: str | int = 0  # largest model taken as a whole, as 512MiB; of others parts; 0: any
     resident: str | None = None  # recipe of this peer's own model, which never travels
     tls: bool = False
     api_token_file: str | None = None  # opens the API to other machines, with this token
@@ -110,6 +111,7 @@ def _check(settings: Settings, where: str) -> None:
     try:
         parse_listen(settings.listen)
         parse_bytes(settings.memory)
+        parse_bytes(settings.whole)
         for address in settings.join:
             network = parse_address(address).network
             if network not in (None, settings.network):

@@ -149,6 +149,7 @@ def _config(settings: Settings) -> Config:
         custodian=settings.custodian,
         slots=settings.slots,
         capacity=settings.capacity,
+        whole_bytes_max=parse_bytes(settings.whole),
         lease_us=round(settings.lease_seconds * SECOND_US),
         open_network=settings.open_network is not False,
         active_target=settings.neighbours,

@@ -24,9 +24,10 @@ from mfd.core.custody import (
     why_refuse,
 )
 from mfd.core.exchange import Exchange
-from mfd.core.handover import BUSY, STALE, UNFIT
+from mfd.core.handover import BUSY, PARTS, STALE, UNFIT
 from mfd.core.lease import Leases
 from mfd.core.messages import Kind, Message, encode_message
+from mfd.core.tasks import is_too_large
 from mfd.core.walkers import Walkers
 from mfd.packet.objects import object_digest
 
@@ -96,6 +97,10 @@ class Reception:
             return
         if message.ref in self._incoming or self._is_held(walker, message):
             return
+        if identity.plan.home != self._ctx.me and is_too_large(version, self._ctx.config):
+            most_bytes = self._ctx.config.whole_bytes_max
+            self._refuse(message, PARTS, "this peer takes only parts of it", most_bytes)
+            return
         refusal = self._why_not(walker, position)
         if refusal is not None:
             self._refuse(message, *refusal)
@@ -143,10 +148,9 @@ class Reception:
             return BUSY, "no free slot"
         return None
 
-    def _refuse(self, message: Message, code: int, reason: str) -> None:
-        self._courier.send(
-            message.sender, Kind.REFUSE, message.ref, code, self._ctx.config.park_retry_us, reason
-        )
+    def _refuse(self, message: Message, code: int, reason: str, number: int | None = None) -> None:
+        number = self._ctx.config.park_retry_us if number is None else number
+        self._courier.send(message.sender, Kind.REFUSE, message.ref, code, number, reason)
 
     def _did_not_come(self, incoming: _Incoming, reason: str) -> None:
         """Tell the offerer at once, so that it need not wait for a STORED that will not come."""
