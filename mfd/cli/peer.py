@@ -46,6 +46,9 @@ Hold = Annotated[
 ]
 
 
+Whole = Annotated[
+    str | None, typer.Option(metavar="BYTES", help="Of larger models take only parts, as 512MiB.")
+]
 Resident = Annotated[
     str | None,
     typer.Option(metavar="RECIPE", help="A model of this peer's own: walkers teach it."),
@@ -78,10 +81,7 @@ def peer(
     memory: Annotated[
         str | None, typer.Option(metavar="BYTES", help="For a model and its training, as 2GiB.")
     ] = None,
-    whole: Annotated[
-        str | None,
-        typer.Option(metavar="BYTES", help="Of larger models take only parts, as 512MiB."),
-    ] = None,
+    whole: Whole = None,
     resident: Resident = None,
     json_lines: Annotated[bool, typer.Option("--json", help="Every line is JSON.")] = False,
     until_eof: Annotated[
