@@ -18,9 +18,11 @@ from mfd.core.config import Config
 from mfd.core.effects import Effect, Keep, Report
 from mfd.core.events import Event
 from mfd.learn.learner import Learner
+from mfd.packet.extent import FULL
 from mfd.packet.objects import Buffer, LayerObject, wrap_object
 from mfd.packet.packet import Packet
 from mfd.packet.plan import Plan, decode_plan
+from mfd.packet.scales import claims_of
 from mfd.packet.task import LearnResult, LearnTask, Range
 from mfd.sim.keys import Signatures
 from mfd.sim.world import Host, World
@@ -253,6 +255,7 @@ class Trial:
         if task.kind == "train":
             self.tally.samples += samples
             self.tally.stops += 1
+            claims = claims if task.scale == FULL else {**claims, **claims_of(task.scale)}
         taken = trained if task.kind == "train" else ()
         state = state_bytes(task, taken, decode_plan(task.plan).learn)
         started_s = self.world.now_us / 1e6

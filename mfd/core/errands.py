@@ -353,7 +353,7 @@ class Errands:
     def _could_not(self, walker: Walker, client: tuple[bytes, bytes], reason: str) -> None:
         owner, errand = client
         self._finish(walker, errand)
-        self._ctx.report("learning failed", reason=reason)
+        self._ctx.report("learning failed", walker=walker.id.hex(), reason=reason)
         self._courier.send(owner, Kind.FAILED, errand, reason[:200])
 
     def _worked(

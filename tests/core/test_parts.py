@@ -325,3 +325,16 @@ def test_a_crash_of_either_side_loses_nothing(victim: str, part: int, comes_back
     ]
     assert all(np.isfinite(values).all() for values in model_at(home, walker).values())
     assert manifest.progress.stops >= 2
+
+
+def test_a_part_that_does_not_fit_its_memory_either_is_told() -> None:
+    """Rules: C-38, W-28"""
+    world = world_of("b")
+    world.hosts["b"].learner = Learner({"d": holding(1)}, threads=1, memory=1_000)
+    walker = send(world)
+    home = world.hosts["a"]
+    assert world.run(until=arrived(home), seconds=120)
+    (failed,) = reports(world.hosts["b"], "learning failed")
+    assert failed["walker"] == walker.hex()
+    told = [p["reason"] for h in world.hosts.values() for p in reports(h, "part")]
+    assert any(r.startswith("passed over: training fc1") and "allows 1000 bytes" in r for r in told)
