@@ -263,7 +263,7 @@ class Learner:
             plan.recipe,
             scales,
             [ref.name for ref in task.layers],
-            refusal=lambda recipe, work: refusal(recipe, holding, options, work, self._memory),
+            refusal=lambda *a, **more: refusal(holding, options, self._memory, *a, **more),
             task=task,
         )
 

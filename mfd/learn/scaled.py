@@ -87,11 +87,18 @@ def _joined(places: Sequence[int]) -> tuple[Range, ...]:
 
 
 def refusal(
-    recipe: Recipe, holding: Holding, options: Options, work: LearnTask, memory: int
+    holding: Holding,
+    options: Options,
+    memory: int,
+    recipe: Recipe,
+    work: LearnTask,
+    *,
+    inside: Sequence[Scale] = (),
 ) -> str:
     """Say why the layers of a task do not train in `memory` bytes here; empty where they do.
 
-    A model whose weights alone are larger is not built. Raises: LearnError.
+    Versions of the scales `inside` learn along where all layers train. A model whose weights alone
+    are larger is not built. Raises: LearnError.
     """
     try:
         with torch.device("meta"):
@@ -101,16 +108,19 @@ def refusal(
         module = zoo.build(recipe)
     except ValueError as exc:
         raise LearnError(str(exc)) from exc
+    layers = find_layers(module)
+    trained = indices_of(work.trained, len(layers))
     try:
         fit(
             module,
             holding,
             options,
-            trained=indices_of(work.trained, len(find_layers(module))),
+            trained=trained,
             body=work.body,
             block=work.block,
             sweep=work.sweep,
             budget=memory,
+            smaller=nested(recipe, inside, module) if len(trained) == len(layers) else None,
         )
     except LearnError as exc:
         return str(exc)
@@ -122,14 +132,14 @@ def choose(
     scales: Sequence[Scale],
     names: Sequence[str],
     *,
-    refusal: Callable[[Recipe, LearnTask], str],
+    refusal: Callable[..., str],
     task: LearnTask,
 ) -> Part | None:
     """The first of the full model and `scales` that is not refused; None: the full one.
 
     `names`: of the model's layers. Raises: LearnError, one sentence, where all are.
     """
-    full = refusal(recipe, task)
+    full = refusal(recipe, task, inside=scales)
     if not full:
         return None
     last = ""
@@ -228,7 +238,7 @@ def _cut(
 
 
 def nested(recipe: Recipe, scales: Sequence[Scale], module: nn.Module) -> Smaller | None:
-    """What the narrower versions inside a module answer, one of them a batch, in turn.
+    """The narrower versions inside a module, one of them a batch, in turn.
 
     They share the module's parameters, so what they learn the full model learns.
     None where the plan allows no narrower version of this model.
@@ -242,21 +252,30 @@ def nested(recipe: Recipe, scales: Sequence[Scale], module: nn.Module) -> Smalle
                     found.append((zoo.build(part.recipe), part))
             except ValueError as exc:
                 raise LearnError(f"{told(by)} of this model cannot be built: {exc}") from exc
-    if not found:
-        return None
-    turn = 0
+    return _Nested(module, found) if found else None
 
-    def answers(x: torch.Tensor) -> list[torch.Tensor]:
-        nonlocal turn
-        small, part = found[turn % len(found)]
-        turn += 1
-        values = dict(module.named_parameters()) | dict(module.named_buffers())
+
+class _Nested:
+    """Versions inside a module."""
+
+    def __init__(self, module: nn.Module, found: Sequence[tuple[nn.Sequential, Part]]) -> None:
+        self._module, self._found = module, found
+        self._turn = 0
+
+    def __call__(self, x: torch.Tensor) -> list[torch.Tensor]:
+        self._turn += 1
+        return self._answer(self._turn - 1, x)
+
+    def first(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return self._answer(0, x)
+
+    def _answer(self, turn: int, x: torch.Tensor) -> list[torch.Tensor]:
+        small, part = self._found[turn % len(self._found)]
+        values = dict(self._module.named_parameters()) | dict(self._module.named_buffers())
         held = small.state_dict()
         cut = {key: _narrow(values[key], part.axes.cuts(key), part.by) for key in held}
-        small.train(module.training)
+        small.train(self._module.training)
         return [functional_call(small, cut, (x,))]
-
-    return answers
 
 
 def _narrow(values: torch.Tensor, cuts: Sequence[Any], by: Scale) -> torch.Tensor:
