@@ -189,11 +189,7 @@ def _probe(
             logits, others = early_answers(rest, hidden)
             others += smaller.first(inputs) if smaller is not None else []
             target = y.to(logits.device, torch.int64).reshape(-1)
-
-            def entropy(said: torch.Tensor) -> torch.Tensor:
-                return F.cross_entropy(said.float().reshape(-1, said.shape[-1]), target)
-
-            loss = joint_loss(entropy, logits, others, options.temperature)
+            loss = joint_loss(partial(_entropy, target), logits, others, options.temperature)
         del loss
     except (RuntimeError, IndexError, TypeError) as exc:
         if is_want_of_memory(exc):
@@ -207,6 +203,10 @@ def _probe(
         module.requires_grad_(False)
     wide = WIDE * logits.numel()
     return sum(kept.values()), max(widest, wide), wide, state_bytes(rest)
+
+
+def _entropy(target: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(said.float().reshape(-1, said.shape[-1]), target)
 
 
 def fit(
