@@ -151,6 +151,7 @@ def _config(settings: Settings) -> Config:
         capacity=settings.capacity,
         whole_bytes_max=parse_bytes(settings.whole),
         lease_us=round(settings.lease_seconds * SECOND_US),
+        errand_us=round(settings.errand_seconds * SECOND_US),
         open_network=settings.open_network is not False,
         active_target=settings.neighbours,
         active_max=settings.neighbours + 2,

@@ -97,11 +97,7 @@ class Reception:
             return
         if message.ref in self._incoming or self._is_held(walker, message):
             return
-        if identity.plan.home != self._ctx.me and is_too_large(version, self._ctx.config):
-            most_bytes = self._ctx.config.whole_bytes_max
-            self._refuse(message, PARTS, "this peer takes only parts of it", most_bytes)
-            return
-        refusal = self._why_not(walker, position)
+        refusal = self._why_not(walker, version, position)
         if refusal is not None:
             self._refuse(message, *refusal)
             if refusal[0] == STALE:
@@ -133,7 +129,9 @@ class Reception:
             self._courier.resend(message.sender, held.stored)
         return True
 
-    def _why_not(self, walker: Walker, position: Position) -> tuple[int, str] | None:
+    def _why_not(
+        self, walker: Walker, version: Version, position: Position
+    ) -> tuple[int, str] | None:
         """Say why a rightful OFFER does not suit this peer, or None."""
         if position <= walker.high_water:
             return STALE, "a newer certificate is known here"
@@ -146,10 +144,13 @@ class Reception:
         taken = {id(other.walker) for other in self._incoming.values()} - {id(walker)}
         if self._walkers.slots_used(but=walker) + len(taken) >= self._ctx.config.slots:
             return BUSY, "no free slot"
+        if walker.plan.home != self._ctx.me and is_too_large(version, self._ctx.config):
+            return PARTS, "this peer takes only parts of it"
         return None
 
-    def _refuse(self, message: Message, code: int, reason: str, number: int | None = None) -> None:
-        number = self._ctx.config.park_retry_us if number is None else number
+    def _refuse(self, message: Message, code: int, reason: str) -> None:
+        config = self._ctx.config
+        number = config.whole_bytes_max if code == PARTS else config.park_retry_us
         self._courier.send(message.sender, Kind.REFUSE, message.ref, code, number, reason)
 
     def _did_not_come(self, incoming: _Incoming, reason: str) -> None:

@@ -128,6 +128,7 @@ class Rounds:
 
     def _merge(self, walker: Walker, version: Version, results: list[Errand]) -> None:
         if walker.version is not version or walker.role is not Role.OWN:
+            walker.parts.clear()
             return
         good = sorted((e for e in results if e.version is not None), key=lambda e: e.peer)
         if not good:
@@ -183,6 +184,7 @@ class Rounds:
         self._parking.again(walker, 0)
 
     def _not_merged(self, walker: Walker, version: Version, reason: str) -> None:
+        walker.parts.clear()
         if walker.version is version and walker.role is Role.OWN:
             self._notices.tell(walker, "learning failed", {"reason": reason})
             self._parking.park(walker, "the round could not be merged")
