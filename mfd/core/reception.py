@@ -97,7 +97,7 @@ class Reception:
             return
         if message.ref in self._incoming or self._is_held(walker, message):
             return
-        refusal = self._why_not(walker, version, position)
+        refusal = self._why_not(walker, position) or self._why_parts(walker, version)
         if refusal is not None:
             self._refuse(message, *refusal)
             if refusal[0] == STALE:
@@ -129,9 +129,7 @@ class Reception:
             self._courier.resend(message.sender, held.stored)
         return True
 
-    def _why_not(
-        self, walker: Walker, version: Version, position: Position
-    ) -> tuple[int, str] | None:
+    def _why_not(self, walker: Walker, position: Position) -> tuple[int, str] | None:
         """Say why a rightful OFFER does not suit this peer, or None."""
         if position <= walker.high_water:
             return STALE, "a newer certificate is known here"
@@ -144,9 +142,13 @@ class Reception:
         taken = {id(other.walker) for other in self._incoming.values()} - {id(walker)}
         if self._walkers.slots_used(but=walker) + len(taken) >= self._ctx.config.slots:
             return BUSY, "no free slot"
-        if walker.plan.home != self._ctx.me and is_too_large(version, self._ctx.config):
-            return PARTS, "this peer takes only parts of it"
         return None
+
+    def _why_parts(self, walker: Walker, version: Version) -> tuple[int, str] | None:
+        """Say so where this peer would take the walker but for its size (C-37)."""
+        if walker.plan.home == self._ctx.me or not is_too_large(version, self._ctx.config):
+            return None
+        return PARTS, "this peer takes only parts of it"
 
     def _refuse(self, message: Message, code: int, reason: str) -> None:
         config = self._ctx.config
