@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from mfd.core.ages import walkers_of
 from mfd.core.birth import bear
+from mfd.core.config import Config
 from mfd.core.effects import Effect, Keep, Report
 from mfd.core.events import Event
 from mfd.learn.learner import Learner
+from mfd.packet.extent import FULL
 from mfd.packet.objects import Buffer, LayerObject, wrap_object
 from mfd.packet.packet import Packet
 from mfd.packet.plan import Plan, decode_plan
+from mfd.packet.scales import claims_of
 from mfd.packet.task import LearnResult, LearnTask, Range
 from mfd.sim.keys import Signatures
 from mfd.sim.world import Host, World
@@ -39,7 +42,7 @@ LINK_BYTES_PER_S = 125e6
 QUIET_SECONDS = 300.0  # virtual; longer than any timer that could still move a walker
 FRAME_HEAD_BYTES = 4  # of a frame on a link
 FAILED = "learning failed"
-NEWS = ("chosen", "stop", "merged", "measured", "reissued", FAILED, "arrived")
+NEWS = ("chosen", "part", "stop", "merged", "measured", "reissued", FAILED, "arrived")
 OF_MACHINE = ("peak_bytes", "taken_bytes")  # claims that tell of this machine, not of the device
 
 
@@ -200,7 +203,11 @@ class Trial:
                 resident=self.residents.get(name),
             )
             self._learners[name] = learner
-            host = self.world.add(name, learner=_Node(self, name, learner, node.speed))
+            host = self.world.add(
+                name,
+                learner=_Node(self, name, learner, node.speed),
+                config=Config(whole_bytes_max=node.whole_bytes),
+            )
             for data_name, holding in held.get(name, {}).items():
                 host.hold(data_name, len(holding.x))
         for edge in graph.edges:
@@ -248,6 +255,7 @@ class Trial:
         if task.kind == "train":
             self.tally.samples += samples
             self.tally.stops += 1
+            claims = claims if task.scale == FULL else {**claims, **claims_of(task.scale)}
         taken = trained if task.kind == "train" else ()
         state = state_bytes(task, taken, decode_plan(task.plan).learn)
         started_s = self.world.now_us / 1e6

@@ -194,7 +194,8 @@ def _measured(setting: Setting, packet: Packet) -> Json:
 
 
 def _write_work(lines: Lines, work: Work) -> None:
-    claims = {k: work.claims[k] for k in ("loss_before", "loss", "accuracy") if k in work.claims}
+    told = ("loss_before", "loss", "accuracy", "width", "depth", "bits")  # the last of a part
+    claims = {k: work.claims[k] for k in told if k in work.claims}
     values = {k: v for k, v in asdict(work).items() if k not in ("kind", "claims")}
     lines.write("work", task=work.kind, **values, **claims)
 

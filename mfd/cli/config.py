@@ -59,10 +59,12 @@ class Settings(BaseModel):
     custodian: bool = False  # take custody of walkers without holding data
     slots: int = Field(8, ge=1, le=10_000)  # walkers owned or being received at once
     capacity: int = Field(0, ge=0, le=0xFFFF_FFFF)  # announced: such as samples a second; 0: untold
+    errand_seconds: float = Field(120.0, ge=1, le=604_800)  # for one that others do for this peer
     lease_seconds: float = Field(60.0, ge=1, le=86_400)
     allow_py: bool = False  # py: data addresses run the owner's code
     threads: int = Field(0, ge=0, le=1024)  # of the trainer; 0: torch decides
     memory: str | int = 0  # for a model and its training, as 2GiB; 0: no limit
+    whole: str | int = 0  # largest model taken as a whole, as 512MiB; of others parts; 0: any
     resident: str | None = None  # recipe of this peer's own model, which never travels
     tls: bool = False
     api_token_file: str | None = None  # opens the API to other machines, with this token
@@ -113,6 +115,7 @@ def _check(settings: Settings, where: str) -> None:
     try:
         parse_listen(settings.listen)
         parse_bytes(settings.memory)
+        parse_bytes(settings.whole)
         for address in settings.join:
             network = parse_address(address).network
             if network not in (None, settings.network):

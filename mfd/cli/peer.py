@@ -46,6 +46,9 @@ Hold = Annotated[
 ]
 
 
+Whole = Annotated[
+    str | None, typer.Option(metavar="BYTES", help="Of larger models take only parts, as 512MiB.")
+]
 Resident = Annotated[
     str | None,
     typer.Option(metavar="RECIPE", help="A model of this peer's own: walkers teach it."),
@@ -78,6 +81,7 @@ def peer(
     memory: Annotated[
         str | None, typer.Option(metavar="BYTES", help="For a model and its training, as 2GiB.")
     ] = None,
+    whole: Whole = None,
     resident: Resident = None,
     json_lines: Annotated[bool, typer.Option("--json", help="Every line is JSON.")] = False,
     until_eof: Annotated[
@@ -100,7 +104,7 @@ def peer(
     over["advertise"] = advertise or []
     over.update({} if open_network is None else {"open_network": open_network})
     flags = {"listen": listen, "custodian": custodian, "lan": lan, "memory": memory}
-    flags["resident"] = resident
+    flags |= {"resident": resident, "whole": whole}
     over.update({name: value for name, value in flags.items() if value})
     log_plainly("mfd-peer")
     settings = load_settings(config, over)
@@ -151,6 +155,8 @@ def _from_topology(path: Path | None, name: str | None, *, emulate: bool = False
         told["listen"] = own.address
     if own.memory_bytes:
         told["memory"] = own.memory_bytes
+    if own.whole_bytes:
+        told["whole"] = own.whole_bytes
     return {**told, "custodian": True} if own.custodian else told
 
 

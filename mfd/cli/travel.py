@@ -22,6 +22,7 @@ MODEL_BYTES_MAX = 16 << 30
 STORY = {
     "arrived",
     "chosen",
+    "part",
     "handed",
     "measured",
     "merged",

@@ -121,6 +121,9 @@ def hop_line(report: Json) -> str | None:
         case "chosen":
             source, target = (brief(str(report.get(key, ""))) for key in ("peer", "target"))
             return f"{source} -> {target}: {printable(report.get('reason', ''))}"
+        case "part":
+            source, target = (brief(str(report.get(key, ""))) for key in ("peer", "target"))
+            return f"{source} -> {target}: {printable(report.get('reason', ''))}"
         case "handed":
             source, target = (brief(str(report.get(key, ""))) for key in ("source", "target"))
             return (
@@ -150,6 +153,10 @@ def _merged(report: Json) -> str:
 def _stop(report: Json) -> str:
     clients = report.get("clients")
     place = f"{clients} clients" if clients else brief(str(report.get("peer", "")))
+    if parts := report.get("parts"):
+        place += f", {printable(parts)} of them a part"
+    if by := report.get("by"):
+        place = f"{brief(str(by))} for {place}"
     return (
         f"{place}  lap {report.get('lap')}/{report.get('laps')}  layers "
         f"{printable(report.get('layers', ''))}  loss {_number(report.get('loss_before'))} -> "

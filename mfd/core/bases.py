@@ -27,7 +27,7 @@ def remember(walker: Walker, keep: int) -> None:
 
 def _lineage(walker: Walker) -> list[Version]:
     held = walker.held.version if walker.held else None
-    now = (walker.version, walker.cache, held, *walker.siblings)
+    now = (walker.version, walker.cache, held, *walker.siblings, *walker.parts.values())
     return [*(version for version in now if version is not None), *walker.earlier]
 
 

@@ -147,6 +147,7 @@ class Walker:
     # transient
     siblings: tuple[Version, ...] = ()  # versions about to be merged
     earlier: tuple[Version, ...] = ()  # kept as bases for differences (core.bases)
+    parts: dict[bytes, Version] = field(default_factory=dict)  # scaled, out on errands, by peer
     pinned: dict[bytes, Version] = field(default_factory=dict)  # on their way here, by their ref
     bases: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)  # named for those
     saving: int = 0  # saves under way: nothing may be promised, not even again
@@ -176,7 +177,7 @@ class Walker:
         """Return the objects that this record names: all of them are on this disk."""
         out: dict[bytes, int] = {}
         held = self.held.version if self.held else None
-        for version in (self.version, self.cache, held, *self.siblings):
+        for version in (self.version, self.cache, held, *self.siblings, *self.parts.values()):
             if version is not None:
                 out.update(version.objects)
         return out

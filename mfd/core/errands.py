@@ -16,24 +16,32 @@ Source: spec/custody.md, section "Errands".
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from mfd.core.bases import common
 from mfd.core.context import Context, Timer
 from mfd.core.courier import Courier
-from mfd.core.custody import SEQ_MAX, Identity, Version, Walker, open_identity
+from mfd.core.custody import SEQ_MAX, Version, Walker, open_identity
 from mfd.core.exchange import Exchange
-from mfd.core.handover import BUSY, UNFIT
+from mfd.core.handover import BUSY, PARTS, UNFIT
 from mfd.core.messages import Kind, Message
-from mfd.core.names import beneath
-from mfd.core.tasks import Task, read_claims, read_task, relayer, seed_of, why_no_child
+from mfd.core.tasks import (
+    Task,
+    child_of,
+    errand_task,
+    has_scale,
+    is_too_large,
+    read_claims,
+    read_task,
+    why_no_child,
+)
 from mfd.core.walkers import Walkers
 from mfd.packet.errors import Fault, PacketError
-from mfd.packet.manifest import sign_manifest
-from mfd.packet.plan import encode_plan
-from mfd.packet.task import LearnResult, LearnTask
+from mfd.packet.extent import FULL
+from mfd.packet.scales import claims_of
+from mfd.packet.task import LearnResult, LearnTask, Range
 
 __all__ = ["Errand", "Errands"]
 
@@ -55,10 +63,12 @@ class _Sent:
     walker: Walker
     version: Version
     peer: bytes
+    ranges: tuple[Range, ...]  # to be trained
     then: Callable[[Errand], None]
     failed: Callable[[str], None]
     ref: bytes
     timer: Timer
+    less: Callable[[int], None] | None  # where the peer takes only parts; None: as if it failed
     carried_bytes: int = 0
     accepted: bool = False
 
@@ -92,15 +102,19 @@ class Errands:
         task: Task,
         then: Callable[[Errand], None],
         failed: Callable[[str], None],
+        *,
+        version: Version | None = None,
+        less: Callable[[int], None] | None = None,
     ) -> None:
-        """Ask a peer, or ourselves, to measure or train the version owned here."""
-        assert walker.version is not None
+        """Ask a peer, or ourselves, to measure or train the version owned here, or another one."""
+        version = version or walker.version
+        assert version is not None
         if peer == self._ctx.me:
-            self._do_here(walker, walker.version, task, then, failed)
+            self._do_here(walker, version, task, then, failed)
             return
         kind, ranges, journey = task
         errand = self._ctx.dice.bytes(16)
-        identity, version = walker.identity, walker.version
+        identity = walker.identity
         ref = self._courier.send(
             peer,
             Kind.ERRAND,
@@ -115,7 +129,7 @@ class Errands:
         timer = self._ctx.after(
             self._ctx.config.errand_us, partial(self._end_failed, errand, "no answer in time")
         )
-        self._sent[errand] = _Sent(walker, version, peer, then, failed, ref, timer)
+        self._sent[errand] = _Sent(walker, version, peer, ranges, then, failed, ref, timer, less)
 
     def _do_here(
         self,
@@ -125,48 +139,17 @@ class Errands:
         then: Callable[[Errand], None],
         failed: Callable[[str], None],
     ) -> None:
-        learn = self._task(walker.identity, version, task)
+        learn = errand_task(walker.identity, version, task, self._holdings, self._ctx.me)
         if learn is None:
             failed("this peer does not hold the data that the plan names")
             return
 
         def learned(result: LearnResult) -> None:
-            made = None if learn.kind == "measure" else self._child(version, learn, result)
+            measured = learn.kind == "measure"
+            made = None if measured else child_of(version, learn, result, self._ctx.signer)
             then(Errand(self._ctx.me, result.claims, made, 0))
 
         self._ctx.learn(learn, learned, failed)
-
-    def _task(self, identity: Identity, version: Version, task: Task) -> LearnTask | None:
-        """The learner's job for an errand here, or None where the data is not held."""
-        kind, ranges, journey = task
-        plan = identity.plan
-        measure = kind == "measure"
-        wanted, but = (plan.verify, ()) if measure else (plan.names, plan.verify)
-        names = beneath(wanted, self._holdings, but=but)
-        if not names:
-            return None
-        return LearnTask(
-            kind="measure" if measure else "train",
-            plan=encode_plan(plan),
-            layers=version.manifest.layers,
-            name=names[version.manifest.progress.lap % len(names)],
-            trained=ranges,
-            journey=journey,
-            seed=seed_of(plan.seed, version.manifest.seq, self._ctx.me),
-        )
-
-    def _child(self, version: Version, learn: LearnTask, result: LearnResult) -> Version:
-        """The version that training here made of another."""
-        child = replace(
-            relayer(version.manifest, result),
-            seq=version.manifest.seq + 1,
-            parents=(version.digest,),
-            trained=learn.trained,
-            trainer=self._ctx.me,
-            claims=dict(result.claims),
-        )
-        record, signature = sign_manifest(child, self._ctx.signer)
-        return Version(record, signature, child)
 
     def _end(self, errand: bytes) -> _Sent | None:
         sent = self._sent.pop(errand, None)
@@ -229,10 +212,14 @@ class Errands:
 
     def on_refuse(self, message: Message) -> bool:
         """The peer does not want to; False where the ref is no errand of ours."""
-        ref, _, _, reason = message.body
+        ref, code, number, reason = message.body
         for errand, sent in list(self._sent.items()):
             if sent.ref == ref and sent.peer == message.sender:
-                self._end_failed(errand, reason)
+                if code == PARTS and sent.less is not None:
+                    self._end(errand)
+                    sent.less(number)
+                else:
+                    self._end_failed(errand, reason)
                 return True
         return False
 
@@ -258,7 +245,7 @@ class Errands:
             sent.then(Errand(sent.peer, numbers, None, sent.carried_bytes))
             return
         version = Version.open(record, signature, self._ctx.verify)
-        reason = why_no_child(version.manifest, sent.version, message.sender)
+        reason = why_no_child(version.manifest, sent.version, message.sender, sent.ranges)
         if reason is not None:
             self._end_failed(errand, reason)
             return
@@ -284,7 +271,8 @@ class Errands:
     ) -> None:
         sent = self._end(errand)
         if sent is not None:
-            carried = sent.carried_bytes + came_bytes
+            scale, carried = version.manifest.scale, sent.carried_bytes + came_bytes
+            claims = claims if scale == FULL else {**claims, **claims_of(scale)}
             sent.then(Errand(sent.peer, claims, version, carried))
 
     # the other side
@@ -299,10 +287,18 @@ class Errands:
         version = Version.open(record, signature, self._ctx.verify)
         if version.manifest.seq >= SEQ_MAX:
             raise PacketError(Fault.FIELD, "seq of the version in an errand")
-        learn = self._task(identity, version, read_task(task, len(version.manifest.layers)))
+        wanted = read_task(task, len(version.manifest.layers))
+        learn = errand_task(identity, version, wanted, self._holdings, self._ctx.me)
         belongs = walker_id == identity.walker == version.manifest.walker
         if learn is None or not belongs or version.manifest.plan != identity.genesis.plan:
             self._refuse(message, UNFIT, "this peer does not hold the data that the plan names")
+            return
+        if not has_scale(identity.plan, version, wanted):
+            self._refuse(message, UNFIT, "the plan does not allow this scale of its model")
+            return
+        if is_too_large(version, self._ctx.config):
+            most_bytes = self._ctx.config.whole_bytes_max
+            self._refuse(message, PARTS, "this peer takes only parts of it", most_bytes)
             return
         walker = self._walkers.get(walker_id) or self._walkers.add(identity)
         if walker is None or len(self._doing) >= self._ctx.config.slots:
@@ -326,8 +322,8 @@ class Errands:
             bases=dict(zip(digests, map(tuple, told), strict=False)),
         )
 
-    def _refuse(self, message: Message, code: int, reason: str) -> None:
-        self._courier.send(message.sender, Kind.REFUSE, message.ref, code, 0, reason)
+    def _refuse(self, message: Message, code: int, reason: str, number: int = 0) -> None:
+        self._courier.send(message.sender, Kind.REFUSE, message.ref, code, number, reason)
 
     def _arrived(
         self,
@@ -357,7 +353,7 @@ class Errands:
     def _could_not(self, walker: Walker, client: tuple[bytes, bytes], reason: str) -> None:
         owner, errand = client
         self._finish(walker, errand)
-        self._ctx.report("learning failed", reason=reason)
+        self._ctx.report("learning failed", walker=walker.id.hex(), reason=reason)
         self._courier.send(owner, Kind.FAILED, errand, reason[:200])
 
     def _worked(
@@ -374,7 +370,7 @@ class Errands:
         if learn.kind == "measure":
             self._courier.send(owner, Kind.RESULT, errand, claims, b"", b"")
             return
-        made = self._child(version, learn, result)
+        made = child_of(version, learn, result, self._ctx.signer)
         walker.cache = made
         digests = tuple(ref.digest for ref in result.layers)
 

@@ -31,9 +31,11 @@ from mfd.core.messages import Kind, Message
 from mfd.core.walkers import Walkers
 from mfd.packet.objects import object_digest
 
-__all__ = ["BUSY", "STALE", "UNFIT", "Handover"]
+__all__ = ["BUSY", "PARTS", "STALE", "UNFIT", "Handover"]
 
-BUSY, STALE, UNFIT = 1, 2, 3  # codes of REFUSE
+BUSY, STALE, UNFIT, PARTS = 1, 2, 3, 4  # codes of REFUSE
+
+Less = Callable[[bytes, int], None]  # a peer, and the most bytes that it takes
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ class _Offer:
     ref: bytes
     position: Position
     failed: Callable[[], None]
+    less: Less | None
     nonce: bytes = b""
     sent_bytes: int = 0
     started_us: int = 0
@@ -67,8 +70,17 @@ class Handover:
 
     # the owner's side
 
-    def offer(self, walker: Walker, targets: tuple[bytes, ...], failed: Callable[[], None]) -> None:
-        """Hand over to the first of `targets` that takes it; `failed` when none does."""
+    def offer(
+        self,
+        walker: Walker,
+        targets: tuple[bytes, ...],
+        failed: Callable[[], None],
+        less: Less | None = None,
+    ) -> None:
+        """Hand over to the first of `targets` that takes it; `failed` when none does.
+
+        `less` ends it for one that would take a part: it is told of it instead.
+        """
         if not targets or walker.role is not Role.OWN or walker.version is None:
             failed()
             return
@@ -94,7 +106,7 @@ class Handover:
             sum(version.objects.values()),
         )
         offer = _Offer(
-            walker, target, targets[1:], ref, position, failed, started_us=self._ctx.now_us
+            walker, target, targets[1:], ref, position, failed, less, started_us=self._ctx.now_us
         )
         self._offers[ref] = offer
         walker.activity = f"offering to {target.hex()[:12]}"
@@ -118,7 +130,7 @@ class Handover:
         self._ctx.report(
             "refused", walker=walker.id.hex(), holder=offer.target.hex(), reason=reason
         )
-        self.offer(walker, offer.others, offer.failed)
+        self.offer(walker, offer.others, offer.failed, offer.less)
 
     def on_accept(self, message: Message) -> bool:
         """Send what the next custodian lacks; False where the ref is not an offer of ours."""
@@ -158,6 +170,12 @@ class Handover:
         offer = self._offers.get(ref)
         if offer is None or message.sender != offer.target:
             return offer is not None
+        if code == PARTS and offer.less is not None and not offer.nonce:
+            del self._offers[ref]
+            if offer.timer is not None:
+                offer.timer.cancel()
+            offer.less(offer.target, retry_us)
+            return True
         limit = self._ctx.config.failed_holder_us
         if code == UNFIT:
             offer.walker.unfit[offer.target] = self._ctx.now_us + limit

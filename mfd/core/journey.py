@@ -17,11 +17,13 @@ from mfd.core.commits import Commits
 from mfd.core.context import Context
 from mfd.core.custody import Role, Version, Walker
 from mfd.core.errands import Errands
+from mfd.core.excursions import Excursions
 from mfd.core.handover import Handover
 from mfd.core.lease import Leases
 from mfd.core.meeting import Meetings
 from mfd.core.notices import Notices
 from mfd.core.parking import Parking
+from mfd.core.parts import Parts
 from mfd.core.rounds import Rounds
 from mfd.core.tasks import relayer, seed_of, shown, stop_told, training_task
 from mfd.core.walk import (
@@ -74,10 +76,21 @@ class Journey:
             parking=self._parking,
             commits=self._commits,
         )
+        parts = Parts(ctx, walkers, errands)
+        self._excursions = Excursions(
+            ctx,
+            walkers,
+            parts=parts,
+            choice=choice,
+            notices=notices,
+            parking=self._parking,
+            commits=self._commits,
+        )
         self._rounds = Rounds(
             ctx,
             walkers,
             errands=errands,
+            parts=parts,
             notices=notices,
             parking=self._parking,
             commits=self._commits,
@@ -158,7 +171,8 @@ class Journey:
         walker.busy = True
         why = self._choice.why(walker, targets[0], why)
         self._notices.tell(walker, "chosen", {"target": targets[0].hex(), "reason": why})
-        self._handover.offer(walker, targets, partial(self._nobody, walker))
+        nobody, less = partial(self._nobody, walker), partial(self._excursions.begin, walker)
+        self._handover.offer(walker, targets, nobody, less)
 
     def _nobody(self, walker: Walker) -> None:
         if walker.role is not Role.OWN:

@@ -21,6 +21,7 @@ KEY_CHARACTERS_MAX = 64
 TEXT_CHARACTERS_MAX = 256
 KINDS = (
     "chosen",
+    "part",
     "stop",
     "merged",
     "skipped",

@@ -24,9 +24,10 @@ from mfd.core.custody import (
     why_refuse,
 )
 from mfd.core.exchange import Exchange
-from mfd.core.handover import BUSY, STALE, UNFIT
+from mfd.core.handover import BUSY, PARTS, STALE, UNFIT
 from mfd.core.lease import Leases
 from mfd.core.messages import Kind, Message, encode_message
+from mfd.core.tasks import is_too_large
 from mfd.core.walkers import Walkers
 from mfd.packet.objects import object_digest
 
@@ -96,7 +97,7 @@ class Reception:
             return
         if message.ref in self._incoming or self._is_held(walker, message):
             return
-        refusal = self._why_not(walker, position)
+        refusal = self._why_not(walker, position) or self._why_parts(walker, version)
         if refusal is not None:
             self._refuse(message, *refusal)
             if refusal[0] == STALE:
@@ -143,10 +144,16 @@ class Reception:
             return BUSY, "no free slot"
         return None
 
+    def _why_parts(self, walker: Walker, version: Version) -> tuple[int, str] | None:
+        """Say so where this peer would take the walker but for its size (C-37)."""
+        if walker.plan.home == self._ctx.me or not is_too_large(version, self._ctx.config):
+            return None
+        return PARTS, "this peer takes only parts of it"
+
     def _refuse(self, message: Message, code: int, reason: str) -> None:
-        self._courier.send(
-            message.sender, Kind.REFUSE, message.ref, code, self._ctx.config.park_retry_us, reason
-        )
+        config = self._ctx.config
+        number = config.whole_bytes_max if code == PARTS else config.park_retry_us
+        self._courier.send(message.sender, Kind.REFUSE, message.ref, code, number, reason)
 
     def _did_not_come(self, incoming: _Incoming, reason: str) -> None:
         """Tell the offerer at once, so that it need not wait for a STORED that will not come."""

@@ -7,6 +7,7 @@ Source: spec/walk.md, W-08, W-11; spec/custody.md, section "Errands".
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -16,11 +17,12 @@ from mfd.core.custody import Role, Version, Walker
 from mfd.core.errands import Errand, Errands
 from mfd.core.notices import Notices
 from mfd.core.parking import Parking
+from mfd.core.parts import Parts, Wish, sibling_of
 from mfd.core.tasks import relayer, round_told
 from mfd.core.walk import after_round
 from mfd.core.walkers import Walkers
 from mfd.packet.plan import encode_plan
-from mfd.packet.task import LearnResult, LearnTask, Range, Sibling
+from mfd.packet.task import LearnResult, LearnTask, Range
 
 __all__ = ["Rounds"]
 
@@ -34,6 +36,7 @@ class Rounds:
         walkers: Walkers,
         *,
         errands: Errands,
+        parts: Parts,
         notices: Notices,
         parking: Parking,
         commits: Commits,
@@ -41,6 +44,7 @@ class Rounds:
         self._ctx = ctx
         self._walkers = walkers
         self._errands = errands
+        self._parts = parts
         self._notices = notices
         self._parking = parking
         self._commits = commits
@@ -92,6 +96,7 @@ class Rounds:
         """Let all `targets` train the same version, and merge what they send back."""
         walker.busy = True
         walker.activity = f"round {version.manifest.progress.lap + 1} at {len(targets)} holders"
+        walker.parts.clear()
         waiting = set(targets)
         results: list[Errand] = []
 
@@ -106,27 +111,33 @@ class Rounds:
                 self._merge(walker, version, results)
 
         for peer in targets:
-            self._errands.send(
-                walker,
-                peer,
-                ("train", *work),
-                partial(back, peer, reason=""),
-                partial(back, peer, None),
-            )
+            then, failed = partial(back, peer, reason=""), partial(back, peer, None)
+            wish = partial(Wish, walker, version, peer, then=then, failed=failed)
+            less = partial(self._less, wish, work)
+            self._errands.send(walker, peer, ("train", *work), then, failed, less=less)
+
+    def _less(
+        self,
+        wish: Callable[..., Wish],
+        work: tuple[tuple[Range, ...], tuple[float, float]],
+        most_bytes: int,
+    ) -> None:
+        """A client takes only parts: let it train one."""
+        ranges, journey = work
+        self._parts.send(wish(most_bytes=most_bytes, ranges=ranges, journey=journey))
 
     def _merge(self, walker: Walker, version: Version, results: list[Errand]) -> None:
         if walker.version is not version or walker.role is not Role.OWN:
+            walker.parts.clear()
             return
         good = sorted((e for e in results if e.version is not None), key=lambda e: e.peer)
         if not good:
             self._parking.park(walker, "no holder has trained in this round")
             return
         versions = tuple(e.version for e in good if e.version is not None)
-        weights = [max(e.claims.get("samples", 1.0), 1e-9) for e in good]
-        siblings = tuple(
-            Sibling(v.manifest.layers, weight) for v, weight in zip(versions, weights, strict=True)
-        )
-        digests = {digest for v in versions for digest in v.objects} - set(version.objects)
+        siblings = tuple(sibling_of(e, version.manifest, walker.plan) for e in good)
+        known = {d for v in (version, *walker.parts.values()) for d in v.objects}
+        digests = {digest for v in versions for digest in v.objects} - known
         task = LearnTask(
             kind="merge",
             plan=encode_plan(walker.plan),
@@ -148,6 +159,7 @@ class Rounds:
         if walker.version is not version or walker.role is not Role.OWN:
             return
         walker.siblings = ()
+        walker.parts.clear()
         before = version.manifest
         steps = int(sum(e.claims.get("steps", 0) for e in good))
         samples = sum(e.claims.get("samples", 0) for e in good)
@@ -172,6 +184,7 @@ class Rounds:
         self._parking.again(walker, 0)
 
     def _not_merged(self, walker: Walker, version: Version, reason: str) -> None:
+        walker.parts.clear()
         if walker.version is version and walker.role is Role.OWN:
             self._notices.tell(walker, "learning failed", {"reason": reason})
             self._parking.park(walker, "the round could not be merged")

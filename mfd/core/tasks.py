@@ -6,22 +6,31 @@ Source: spec/custody.md, section "Errands".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import isfinite
 from typing import Any
 
-from mfd.core.blocks import Work
-from mfd.core.custody import Version
+from mfd.core.blocks import Work, lies_within
+from mfd.core.config import Config
+from mfd.core.custody import Identity, Version
+from mfd.core.names import beneath
 from mfd.packet.errors import Fault, PacketError
+from mfd.packet.extent import FULL
 from mfd.packet.limits import CLAIM_NAME_BYTES_MAX, CLAIMS_MAX, RANGES_MAX
-from mfd.packet.manifest import Manifest
+from mfd.packet.manifest import Manifest, sign_manifest
 from mfd.packet.plan import Plan, encode_plan
+from mfd.packet.scales import scales_of
+from mfd.packet.signing import Signer
 from mfd.packet.task import LearnResult, LearnTask, Range
 
 __all__ = [
     "Task",
+    "child_of",
+    "errand_task",
+    "has_scale",
+    "is_too_large",
     "read_claims",
     "read_task",
     "relayer",
@@ -73,6 +82,54 @@ def training_task(
     )
 
 
+def errand_task(
+    identity: Identity, version: Version, task: Task, holdings: Collection[str], me: bytes
+) -> LearnTask | None:
+    """The learner's job for an errand here, or None where the data is not held."""
+    kind, ranges, journey = task
+    plan, manifest = identity.plan, version.manifest
+    measure = kind == "measure"
+    wanted, but = (plan.verify, ()) if measure else (plan.names, plan.verify)
+    names = beneath(wanted, holdings, but=but)
+    if not names:
+        return None
+    return LearnTask(
+        kind="measure" if measure else "train",
+        plan=encode_plan(plan),
+        layers=manifest.layers,
+        name=names[manifest.progress.lap % len(names)],
+        trained=ranges,
+        journey=journey,
+        seed=seed_of(plan.seed, manifest.seq, me),
+        scale=manifest.scale,
+    )
+
+
+def child_of(version: Version, learn: LearnTask, result: LearnResult, signer: Signer) -> Version:
+    """The version that training on an errand made of another."""
+    child = replace(
+        relayer(version.manifest, result),
+        seq=version.manifest.seq + 1,
+        parents=(version.digest,),
+        trained=learn.trained,
+        trainer=signer.public_key,
+        claims=dict(result.claims),
+    )
+    record, signature = sign_manifest(child, signer)
+    return Version(record, signature, child)
+
+
+def is_too_large(version: Version, config: Config) -> bool:
+    """Whether a model is taken here in parts alone (C-37)."""
+    return 0 < config.whole_bytes_max < sum(version.objects.values())
+
+
+def has_scale(plan: Plan, version: Version, task: Task) -> bool:
+    """Whether an errand is on the full model, or trains a scale that the plan allows (C-38)."""
+    scale = version.manifest.scale
+    return scale == FULL or (task[0] == "train" and scale in scales_of(plan))
+
+
 def stop_told(
     place: tuple[int, int], ranges: Sequence[Range], came_bytes: int, claims: Mapping[str, float]
 ) -> dict[str, str | int | float]:
@@ -99,21 +156,35 @@ def round_told(
         "seconds": max(c.get("seconds", 0) for c in claims),
         "peak_bytes": max(c.get("peak_bytes", 0) for c in claims),
     }
+    if parts := sum("width" in c for c in claims):
+        told["parts"] = parts  # clients that trained a part of the model
     for key in ("loss_before", "loss"):
         told[key] = sum(c.get(key, 0) * c.get("samples", 0) for c in claims) / weight
     return told
 
 
-def why_no_child(manifest: Manifest, parent: Version, sender: bytes) -> str | None:
-    """Say why a manifest is not what `sender` can have made of `parent`, or None."""
+def why_no_child(
+    manifest: Manifest, parent: Version, sender: bytes, ranges: Sequence[Range]
+) -> str | None:
+    """Say why a manifest is not what `sender` can have made of `parent`, or None.
+
+    `ranges` are the layers that it was given to train.
+    """
     before = parent.manifest
     if manifest.walker != before.walker or manifest.plan != before.plan:
         return "the result belongs to another walker"
     if manifest.trainer != sender or manifest.parents != (parent.digest,):
         return "the result does not descend from the version sent"
+    if manifest.scale != before.scale:
+        return "the result is of another scale than the version sent"
     shape = [(r.index, r.name, r.raw_bytes) for r in manifest.layers]
     if shape != [(r.index, r.name, r.raw_bytes) for r in before.layers]:
         return "the result has other layers than the version sent"
+    given = {i for low, high in ranges for i in range(low, high)}
+    pairs = zip(manifest.layers, before.layers, strict=True)
+    moved = any(r.digest != b.digest and r.index not in given for r, b in pairs)
+    if moved or not lies_within(manifest.trained, ranges):
+        return "the result has trained layers that it was not given"
     return None
 
 

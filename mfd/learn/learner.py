@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfd.learn.errors import LearnError
 from mfd.learn.holdings import Holding, load
+from mfd.packet.extent import FULL
 from mfd.packet.objects import Buffer, LayerObject
 from mfd.packet.plan import Plan, decode_plan
 from mfd.packet.scales import scales_of
@@ -111,8 +112,10 @@ class Learner:
         WARNING: what `write` receives borrows the model's memory; it must be copied or written out.
         Raises: LearnError or HoldingError, one sentence; Cancelled.
         """
+        from mfd.learn.cutting import cut, plan_of
+
         started = time.perf_counter()
-        plan = decode_plan(task.plan)
+        plan = plan_of(task, decode_plan(task.plan))
         self._use_threads(plan)
         match task.kind:
             case "train":
@@ -123,10 +126,10 @@ class Learner:
                 result = self._measure(task, plan, read, cancelled)
             case "merge":
                 result = self._merge(task, plan, read, write)
+            case "cut":
+                result = cut(task, plan, read, write)
             case _:
-                raise LearnError(
-                    f"there is no task {task.kind!r}; a peer can train, measure, merge"
-                )
+                raise LearnError(f"there is no task {task.kind!r}: train, measure, merge or cut")
         claims = {
             **result.claims,
             "seconds": time.perf_counter() - started,
@@ -169,7 +172,8 @@ class Learner:
         module = self._prepare(task, plan, read)
         ranges, base = free_ranges(task.trained, self._layers), frozen_count(self._layers)
         indices = indices_of(ranges, len(self._layers))
-        carries = options.carry and plan.mode != "fedavg"  # what is merged carries no state
+        # what is merged carries no state
+        carries = options.carry and plan.mode != "fedavg" and task.scale == FULL
         state = state_of((task.layers[i] for i in indices), read) if carries else {}
         for index in indices:  # whatever comes: these no longer hold what was loaded
             self._content.pop(index, None)
@@ -259,7 +263,7 @@ class Learner:
             plan.recipe,
             scales,
             [ref.name for ref in task.layers],
-            refusal=lambda recipe, work: refusal(recipe, holding, options, work, self._memory),
+            refusal=lambda *a, **more: refusal(holding, options, self._memory, *a, **more),
             task=task,
         )
 
@@ -288,15 +292,18 @@ class Learner:
 
     def _merge(self, task: LearnTask, plan: Plan, read: Read, write: Write) -> LearnResult:
         from mfd.learn.merging import merge_layer
+        from mfd.learn.scaled import Part
 
         module = self._made(task, plan)
-        parameters = {key for key, _ in module.named_parameters()}
-        claims = self._left_out(task, plan, read, parameters)
+        keys = {key for key, _ in module.named_parameters()}
+        claims = self._left_out(task, plan, read, keys)
         siblings = [s for number, s in enumerate(task.siblings) if f"out{number}" not in claims]
+        cut = next((s.scale for s in siblings if s.scale != FULL), None)
+        axes = None if cut is None else Part.of(plan.recipe, cut).axes
         changed = []
         for ref in task.layers:
             made = merge_layer(
-                ref, siblings, read, parameters=parameters, rule=task.rule, radius=task.radius
+                ref, siblings, read, parameters=keys, rule=task.rule, radius=task.radius, axes=axes
             )
             if made is not None and made.digest != ref.digest:
                 write(made)

@@ -2,8 +2,10 @@
 
     weights       all of the model's state, as wide as it is
     + trained     gradients, the optimiser's slots, 32-bit copies of 16-bit weights, anchor, average
-    + activations one small batch run forward, what autograd keeps of it counted, times the samples
+    + activations one small batch run forward, early exits and the first version inside the model
+                  with it, what autograd keeps of it counted, times the samples
     + rows        logits of the received model, where distillation wants them
+    x 1.2         where weights have 16 bits on a CPU: its kernels copy them in other orders
 
 The budget is what the model and its training may take on top of the idle trainer and its data. The
 measured figure is the model's state and the growth of the process's resident memory while it
@@ -22,14 +24,17 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from math import ceil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name
 from torch import nn
 
 from mfd.learn.errors import LearnError
+from mfd.learn.exits import early_answers, joint_loss
 from mfd.learn.holdings import Holding
 from mfd.learn.layers import Layer, find_layers, split_at
 from mfd.learn.measuring import inputs_for
@@ -38,12 +43,17 @@ from mfd.learn.rows import ROWS_BYTES_MAX, tensors_of
 from mfd.learn.stepping import slots_of
 from mfd.packet.task import Range
 
+if TYPE_CHECKING:
+    from mfd.learn.stop import Smaller
+
 __all__ = ["Fit", "Meter", "Need", "fit", "is_want_of_memory", "need_of", "state_bytes"]
 
 PROBE = 2  # samples run forward to see what autograd keeps
 WIDEST = 3  # times the widest activation: what is made and dropped again on the way back
 WIDE = 4  # bytes of a number in 32 bits
+NARROW_SLACK = 1.2  # measured: benchmarks/learning_memory.py
 FULL_SHARE = 4  # a block takes one more layer while a quarter of the batch still fits
+NARROW = (torch.float16, torch.bfloat16)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -61,10 +71,12 @@ class Need:
     trained: int
     sample: int  # activations of one sample
     opinion: int  # rows of the received model's logits, or a copy of it
+    slack: float = 1.0  # of all that together, for what cannot be reckoned
 
     def total(self, micro: int) -> int:
         """With so many samples in memory at once."""
-        return self.weights + self.trained + self.opinion + micro * self.sample
+        whole = self.weights + self.trained + self.opinion + micro * self.sample
+        return ceil(self.slack * whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +97,16 @@ class Fit:
         return tuple(zip(starts, ends, strict=True))
 
 
-def need_of(module: nn.Module, holding: Holding, chosen: Sequence[int], options: Options) -> Need:
+def need_of(
+    module: nn.Module,
+    holding: Holding,
+    chosen: Sequence[int],
+    options: Options,
+    smaller: Smaller | None = None,
+) -> Need:
     """Reckon what training these layers takes. The module's values stay as they are.
 
+    `smaller`: versions inside the model that learn along.
     Raises: LearnError for layers without parameters.
     """
     layers = find_layers(module)
@@ -99,18 +118,31 @@ def need_of(module: nn.Module, holding: Holding, chosen: Sequence[int], options:
         names = ", ".join(layers[i].name for i in chosen)
         raise LearnError(f"layers {names} have no parameters that could be trained")
     trained = 0
-    narrow = any(p.dtype in (torch.float16, torch.bfloat16) for p in parameters)
+    narrow = any(p.dtype in NARROW for p in parameters)
     for p in parameters:
         wide = WIDE * p.numel() if narrow else p.nbytes
         trained += p.nbytes + slots_of(options) * wide
         trained += wide * (narrow + bool(options.ema)) + p.nbytes * bool(options.anchor)
     trained += 2 * max(WIDE * p.numel() for p in parameters)  # what a step makes on the way
-    saved, widest, logits, rest = _probe(module, layers, chosen, holding, parameters)
+    count = min(PROBE, len(holding.x))
+    look = partial(_probe, module, layers, chosen, holding, parameters, options=options)
+    saved, widest, logits, rest = look(count=count, smaller=smaller)
+    sample, fixed = -(-saved // count), 0
+    if smaller is not None and count > 1:  # it copies weights, however many samples there are
+        one = look(count=1, smaller=smaller)[0]
+        sample = max(0, -(-(saved - one) // (count - 1)))
+        fixed = max(0, one - sample)
+    sample += WIDEST * -(-widest // count)
     opinion = 0
     if options.distill:
-        table = logits * len(holding.x)
+        table = -(-logits // count) * len(holding.x)
         opinion = table if table <= ROWS_BYTES_MAX else rest
-    return Need(state_bytes(module), trained, saved + WIDEST * widest, opinion)
+    slack = NARROW_SLACK if any(map(_is_narrow, module.parameters())) else 1.0
+    return Need(state_bytes(module), trained + fixed, sample, opinion, slack)
+
+
+def _is_narrow(p: nn.Parameter) -> bool:
+    return p.dtype in NARROW and p.device.type == "cpu"
 
 
 def _probe(
@@ -119,9 +151,15 @@ def _probe(
     chosen: Sequence[int],
     holding: Holding,
     parameters: Sequence[nn.Parameter],
+    *,
+    count: int,
+    options: Options,
+    smaller: Smaller | None,
 ) -> tuple[int, int, int, int]:
-    """Bytes a sample: kept by autograd, of the widest activation, of logits; bytes of the rest."""
-    count = min(PROBE, len(holding.x))
+    """Bytes of `count` samples kept by autograd, of the widest activation, of logits; of the rest.
+
+    Early exits answer too, and the first of the versions inside the model.
+    """
     x, y = tensors_of(holding, torch.arange(count))
     module.eval().requires_grad_(False)
     front, rest = split_at(module, layers, chosen[0])
@@ -148,9 +186,10 @@ def _probe(
         with torch.no_grad():
             hidden = inputs if front is None else front(inputs)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            logits = rest(hidden).float()
+            logits, others = early_answers(rest, hidden)
+            others += smaller.first(inputs) if smaller is not None else []
             target = y.to(logits.device, torch.int64).reshape(-1)
-            loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), target)
+            loss = joint_loss(partial(_entropy, target), logits, others, options.temperature)
         del loss
     except (RuntimeError, IndexError, TypeError) as exc:
         if is_want_of_memory(exc):
@@ -162,12 +201,12 @@ def _probe(
         for hook in hooks:
             hook.remove()
         module.requires_grad_(False)
-    return (
-        -(-sum(kept.values()) // count),
-        -(-max(widest, logits.nbytes) // count),
-        -(-logits.nbytes // count),
-        state_bytes(rest),
-    )
+    wide = WIDE * logits.numel()
+    return sum(kept.values()), max(widest, wide), wide, state_bytes(rest)
+
+
+def _entropy(target: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(said.float().reshape(-1, said.shape[-1]), target)
 
 
 def fit(
@@ -180,9 +219,11 @@ def fit(
     block: int = 0,
     sweep: bool = False,
     budget: int = 0,
+    smaller: Smaller | None = None,
 ) -> Fit:
     """Cut the layers into blocks that fit into `budget` bytes (0: no limit); see LearnTask.
 
+    `smaller`: versions inside the model that learn along.
     Raises: LearnError where not even one layer fits.
     """
     batch = min(options.batch, len(holding.x))
@@ -193,7 +234,8 @@ def fit(
     if body is None or not inside:
         inside, block, sweep = list(trained), 0, False
         ends = []
-    room = _Room(module, holding, options, budget, micro)
+    reckon = partial(need_of, module, holding, options=options, smaller=smaller)
+    room = _Room(module, reckon, budget, micro)
     blocks: list[tuple[int, ...]] = []
     at = 0
     while at < len(inside):
@@ -211,21 +253,19 @@ class _Room:
     """A budget, and what fits into it."""
 
     def __init__(
-        self, module: nn.Module, holding: Holding, options: Options, budget: int, micro: int
+        self, module: nn.Module, reckon: Callable[..., Need], budget: int, micro: int
     ) -> None:
         self.budget = budget
         self.micro = micro
         self._layers = find_layers(module)
         self._module = module
-        self._reckon: Callable[[Sequence[int]], Need] = lambda chosen: need_of(
-            module, holding, chosen, options
-        )
+        self._reckon = reckon
         self._known: dict[tuple[int, ...], Need] = {}
 
     def need(self, chosen: Sequence[int]) -> Need:
         key = tuple(sorted(chosen))
         if key not in self._known:
-            self._known[key] = self._reckon(key)
+            self._known[key] = self._reckon(chosen=key)
         return self._known[key]
 
     def samples(self, chosen: Sequence[int]) -> int:
@@ -292,8 +332,9 @@ def is_want_of_memory(exc: BaseException) -> bool:
 class Meter:
     """Measures what training takes beyond what the process held before."""
 
-    def __init__(self, device: str = "cpu") -> None:
-        _awaken()
+    def __init__(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        """`dtype`: of the weights."""
+        _awaken(dtype)
         self._cuda = device == "cuda"
         if self._cuda:
             torch.cuda.reset_peak_memory_stats()
@@ -313,11 +354,12 @@ class Meter:
 
 
 @cache
-def _awaken() -> None:
+def _awaken(dtype: torch.dtype) -> None:
     """Take one step of nothing: what torch loads with its first step belongs to no model."""
     with torch.random.fork_rng(devices=[]):
-        module = nn.Linear(2, 2)
-        module(torch.zeros(1, 2)).sum().backward()
+        module = nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64), nn.GELU()).to(dtype)
+        heads = module(torch.zeros(8, 64, dtype=dtype)).reshape(1, 2, 8, 32)
+        F.scaled_dot_product_attention(heads, heads, heads).sum().backward()  # type: ignore[no-untyped-call]
         torch.optim.Adam(module.parameters()).step()
 
 

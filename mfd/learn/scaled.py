@@ -24,19 +24,20 @@ from mfd.learn.holdings import Holding
 from mfd.learn.layers import find_layers, indices_of, pack
 from mfd.learn.memory import fit, state_bytes
 from mfd.learn.options import Options
+from mfd.learn.slices import added, own, sliced, told
 from mfd.learn.stop import Smaller
 from mfd.learn.training import train_blocks
-from mfd.packet.manifest import Scale
+from mfd.packet.extent import FULL, Scale
 from mfd.packet.merging import merge
 from mfd.packet.objects import Buffer, LayerObject, pack_layer, unpack_layer
-from mfd.packet.scaling import Axes, scale
+from mfd.packet.scales import claims_of
+from mfd.packet.scaling import Axes
 from mfd.packet.task import LayerRef, LearnResult, LearnTask, Range
 from mfd.packet.tensors import Tensor
 
-__all__ = ["Part", "choose", "nested", "refusal", "told", "train_part"]
+__all__ = ["Part", "choose", "nested", "refusal", "train_part"]
 
 Recipe = Mapping[str, Any]
-FULL = Scale()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Part:
 
         Raises: LearnError where it has none of them.
         """
-        kept = self._kept(names)
+        kept = self.kept(names)
         wanted = {names[i] for i in indices_of(trained, len(names))}
         places = [i for i, name in enumerate(kept) if name in wanted]
         if not places:
@@ -70,10 +71,11 @@ class Part:
 
     def of_full(self, names: Sequence[str], trained: Sequence[Range]) -> tuple[Range, ...]:
         """Layers of this version as the full model counts them."""
-        kept = self._kept(names)
+        kept = self.kept(names)
         return _joined([names.index(kept[i]) for i in indices_of(trained, len(kept))])
 
-    def _kept(self, names: Sequence[str]) -> list[str]:
+    def kept(self, names: Sequence[str]) -> list[str]:
+        """Those of the full model's layers that this version has."""
         dropped = set(self.axes.blocks[self.by.depth :]) if self.by.depth else set()
         return [name for name in names if name not in dropped]
 
@@ -84,20 +86,19 @@ def _joined(places: Sequence[int]) -> tuple[Range, ...]:
     return tuple(zip(starts, ends, strict=True))
 
 
-def told(by: Scale) -> str:
-    """Name a scale in words."""
-    words = [f"width {by.share}"] if by.width != 1 else []
-    words += [f"depth {by.depth}"] if by.depth else []
-    words += [f"{by.bits} bits"] if by.bits else []
-    return ", ".join(words) or "the full model"
-
-
 def refusal(
-    recipe: Recipe, holding: Holding, options: Options, work: LearnTask, memory: int
+    holding: Holding,
+    options: Options,
+    memory: int,
+    recipe: Recipe,
+    work: LearnTask,
+    *,
+    inside: Sequence[Scale] = (),
 ) -> str:
     """Say why the layers of a task do not train in `memory` bytes here; empty where they do.
 
-    A model whose weights alone are larger is not built. Raises: LearnError.
+    Versions of the scales `inside` learn along where all layers train. A model whose weights alone
+    are larger is not built. Raises: LearnError.
     """
     try:
         with torch.device("meta"):
@@ -107,16 +108,19 @@ def refusal(
         module = zoo.build(recipe)
     except ValueError as exc:
         raise LearnError(str(exc)) from exc
+    layers = find_layers(module)
+    trained = indices_of(work.trained, len(layers))
     try:
         fit(
             module,
             holding,
             options,
-            trained=indices_of(work.trained, len(find_layers(module))),
+            trained=trained,
             body=work.body,
             block=work.block,
             sweep=work.sweep,
             budget=memory,
+            smaller=nested(recipe, inside, module) if len(trained) == len(layers) else None,
         )
     except LearnError as exc:
         return str(exc)
@@ -128,14 +132,14 @@ def choose(
     scales: Sequence[Scale],
     names: Sequence[str],
     *,
-    refusal: Callable[[Recipe, LearnTask], str],
+    refusal: Callable[..., str],
     task: LearnTask,
 ) -> Part | None:
     """The first of the full model and `scales` that is not refused; None: the full one.
 
     `names`: of the model's layers. Raises: LearnError, one sentence, where all are.
     """
-    full = refusal(recipe, task)
+    full = refusal(recipe, task, inside=scales)
     if not full:
         return None
     last = ""
@@ -193,19 +197,14 @@ def train_part(
         full = unpack_layer(read(ref.digest))
         learned = dict(unpack_layer(pack(module, layers[index]).tobytes()))
         if part.by.bits:
-            learned = _added(part, ref.name, full, start[ref.name], learned)
+            learned = added(ref.name, full, start[ref.name], learned, by=part.by, axes=part.axes)
         merged = merge({ref.name: full}, [({ref.name: learned}, 1.0)], part.axes)
         made = pack_layer(merged[ref.name])
         if made.digest != ref.digest:
             write(made)
             changed.append(LayerRef(ref.index, ref.name, made.digest, made.raw_bytes))
-    claims = {**done.claims, **scale_claims(part.by), "labels": float(len(holding.labels()))}
+    claims = {**done.claims, **claims_of(part.by), "labels": float(len(holding.labels()))}
     return LearnResult(tuple(changed), claims, part.of_full(names, ranges))
-
-
-def scale_claims(by: Scale) -> dict[str, float]:
-    """What a stop claims of the version that it trained."""
-    return {"width": float(by.share), "depth": float(by.depth), "bits": float(by.bits)}
 
 
 def _cut(
@@ -221,8 +220,8 @@ def _cut(
         slices = Scale(by.width, 0, by.bits)
         for ref in refs:
             if ref.name not in dropped:
-                layer = {ref.name: unpack_layer(read(ref.digest))}
-                start |= _sliced(layer, slices, part.axes)
+                layer = {ref.name: own(read(ref.digest))}
+                start |= sliced(layer, slices, part.axes)
         with torch.device("meta"):
             sketch = zoo.build(part.recipe)
         needed = sum(t.nbytes for t in sketch.state_dict().values())
@@ -238,36 +237,8 @@ def _cut(
     return module, start
 
 
-def _sliced(
-    layer: dict[str, dict[str, Tensor]], by: Scale, axes: Axes
-) -> dict[str, dict[str, Tensor]]:
-    """One layer cut; one that no axis cuts keeps its width."""
-    (tensors,) = layer.values()
-    if not any(axes.cuts(name) for name in tensors):
-        by = Scale(1, 0, by.bits)
-    return scale(layer, by, axes)
-
-
-def _added(
-    part: Part,
-    name: str,
-    full: Mapping[str, Tensor],
-    start: Mapping[str, Tensor],
-    learned: Mapping[str, Tensor],
-) -> dict[str, Tensor]:
-    """The full weights plus what the coarse ones have learned; unmoved ones keep their bits."""
-    whole = _sliced({name: dict(full)}, Scale(part.by.width), part.axes)[name]
-    made = {}
-    for key, tensor in learned.items():
-        before, after, origin = (t.torch() for t in (start[key], tensor, whole[key]))
-        if after.is_floating_point():
-            after = torch.where(after == before, origin, origin + (after - before))
-        made[key] = Tensor.of(after.contiguous())
-    return made
-
-
 def nested(recipe: Recipe, scales: Sequence[Scale], module: nn.Module) -> Smaller | None:
-    """What the narrower versions inside a module answer, one of them a batch, in turn.
+    """The narrower versions inside a module, one of them a batch, in turn.
 
     They share the module's parameters, so what they learn the full model learns.
     None where the plan allows no narrower version of this model.
@@ -281,21 +252,30 @@ def nested(recipe: Recipe, scales: Sequence[Scale], module: nn.Module) -> Smalle
                     found.append((zoo.build(part.recipe), part))
             except ValueError as exc:
                 raise LearnError(f"{told(by)} of this model cannot be built: {exc}") from exc
-    if not found:
-        return None
-    turn = 0
+    return _Nested(module, found) if found else None
 
-    def answers(x: torch.Tensor) -> list[torch.Tensor]:
-        nonlocal turn
-        small, part = found[turn % len(found)]
-        turn += 1
-        values = dict(module.named_parameters()) | dict(module.named_buffers())
+
+class _Nested:
+    """Versions inside a module."""
+
+    def __init__(self, module: nn.Module, found: Sequence[tuple[nn.Sequential, Part]]) -> None:
+        self._module, self._found = module, found
+        self._turn = 0
+
+    def __call__(self, x: torch.Tensor) -> list[torch.Tensor]:
+        self._turn += 1
+        return self._answer(self._turn - 1, x)
+
+    def first(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return self._answer(0, x)
+
+    def _answer(self, turn: int, x: torch.Tensor) -> list[torch.Tensor]:
+        small, part = self._found[turn % len(self._found)]
+        values = dict(self._module.named_parameters()) | dict(self._module.named_buffers())
         held = small.state_dict()
         cut = {key: _narrow(values[key], part.axes.cuts(key), part.by) for key in held}
-        small.train(module.training)
+        small.train(self._module.training)
         return [functional_call(small, cut, (x,))]
-
-    return answers
 
 
 def _narrow(values: torch.Tensor, cuts: Sequence[Any], by: Scale) -> torch.Tensor:

@@ -7,7 +7,7 @@ the batch's own gradient, within rounding; with dropout they draw other lots.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name
@@ -24,7 +24,18 @@ from mfd.learn.stepping import Stepper
 
 __all__ = ["Smaller", "Stop", "prior", "thaw"]
 
-Smaller = Callable[[torch.Tensor], list[torch.Tensor]]  # a batch -> answers of versions inside
+
+class Smaller(Protocol):
+    """Versions inside a model, which answer along with it."""
+
+    def __call__(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """What the one whose turn it is answers to a batch."""
+        ...
+
+    def first(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """What the first and largest one answers; it is nobody's turn."""
+        ...
+
 
 PRIOR_COUNT = 1.0  # imagined samples of every label
 

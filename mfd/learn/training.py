@@ -109,6 +109,7 @@ def train_blocks(
             block=block,
             sweep=sweep,
             budget=budget,
+            smaller=smaller,
         )
         run = _Run(module, holding, options, fitted, seed)
         run.smaller = smaller
@@ -158,7 +159,8 @@ class _Run:
     def claims(self, journey: tuple[float, float], device: str) -> dict[str, float]:
         """Measure, train, measure."""
         count = len(self.fitted.blocks)
-        meter = Meter(device)
+        narrow = any(p.dtype == torch.bfloat16 for p in self.module.parameters())
+        meter = Meter(device, torch.bfloat16 if narrow else torch.float32)
         before = self._measure()
         self.bound = EXPLODED * (1 + before["loss"])
         devices = [torch.cuda.current_device()] if device == "cuda" else []

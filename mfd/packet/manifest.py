@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from fractions import Fraction
 from itertools import pairwise
-from math import gcd, isfinite
+from math import isfinite
 from typing import Any
 
 from mfd.packet.errors import Fault, PacketError
+from mfd.packet.extent import FULL, Scale, plain_scale, read_scale
 from mfd.packet.fields import INT_MAX, Fields, as_bytes, as_text, as_uint, pack_header
 from mfd.packet.limits import (
     CLAIM_NAME_BYTES_MAX,
@@ -51,9 +51,7 @@ __all__ = [
 
 MANIFEST_DOMAIN = "mfd.manifest.v1"
 VISITED_BYTES = 8  # of a peer id: enough to tell the few hundred peers of one lap apart
-U16_MAX = (1 << 16) - 1
 U32_MAX = (1 << 32) - 1
-BITS_MAX = 64  # of a weight
 ABSENT = object()  # nothing in a field (nil) is not the same as no field
 
 
@@ -67,41 +65,6 @@ class Kind(IntEnum):
     LOGITS = 4
     PROTOTYPES = 5
     OPTIMIZER = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """How much of the full model this is; the default is all of it.
-
-    Raises: ValueError for what cannot travel.
-    """
-
-    width: Fraction | float = Fraction(1)  # of the channels, above 0, at most 1; kept as a fraction
-    depth: int = 0  # number of blocks kept, from the first; 0: all
-    bits: int = 0  # of a weight; 0: as the full model has them
-
-    def __post_init__(self) -> None:
-        given = self.width
-        share = Fraction(given).limit_denominator(U16_MAX) if isfinite(given) else Fraction(0)
-        depth, bits = as_uint(self.depth, U16_MAX), as_uint(self.bits, BITS_MAX)
-        if not 0 < share <= 1 or depth is None or bits is None:
-            raise ValueError(
-                f"width {given}, depth {self.depth}, bits {self.bits} is no scale: width is above "
-                f"0 and at most 1, depth a whole number up to {U16_MAX}, bits one up to {BITS_MAX}"
-            )
-        object.__setattr__(self, "width", share)
-
-    @property
-    def share(self) -> Fraction:
-        """The width as a fraction."""
-        return Fraction(self.width)
-
-    def kept(self, units: int) -> int:
-        """Return how many of so many units are kept (P-401)."""
-        return -(-units * self.share.numerator // self.share.denominator)
-
-
-FULL = Scale()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +95,7 @@ class Manifest:
     trainer: bytes  # 32 bytes: peer id of the signer
     parents: tuple[bytes, ...] = ()  # versions, none twice
     trained: tuple[Range, ...] = ()  # the layers just trained: ascending, no overlap
-    scale: Scale = Scale()
+    scale: Scale = FULL
     kind: Kind = Kind.LAYERS
     progress: Progress = Progress()
     claims: Mapping[str, Claim] = field(default_factory=dict)  # samples, steps, loss, ...
@@ -163,7 +126,7 @@ def pack_manifest(manifest: Manifest) -> tuple[bytes, Manifest]:
         10: int(manifest.kind),
         12: manifest.plan,
         14: [list(span) for span in manifest.trained],
-        16: [*scale.share.as_integer_ratio(), scale.depth, scale.bits],
+        16: plain_scale(scale),
         18: manifest.trainer,
         20: [
             progress.lap,
@@ -226,7 +189,7 @@ def decode_manifest(buffer: Buffer) -> Manifest:
         trainer=fields.bytes(18),
         parents=parents,
         trained=trained,
-        scale=fields.check(16, _read_scale(fields.any(16))),
+        scale=fields.check(16, read_scale(fields.any(16))),
         kind=Kind(kind),
         progress=_read_progress(fields),
         claims=_read_claims(fields),
@@ -256,21 +219,6 @@ def _read_range(item: object, layers: int) -> Range | None:
             return (first, last) if 0 <= first < last <= layers else None
         case _:
             return None
-
-
-def _read_scale(item: object) -> Scale | None:
-    match item:
-        case [1, 1, 0, 0] if all(type(part) is int for part in item):
-            return FULL
-        case [int(), int(), int(), int()] if all(type(part) is int for part in item):
-            num, den, depth, bits = item
-        case _:
-            return None
-    if not (1 <= num <= den <= U16_MAX and gcd(num, den) == 1):
-        return None
-    if not (0 <= depth <= U16_MAX and 0 <= bits <= BITS_MAX):
-        return None
-    return Scale(Fraction(num, den), depth, bits)
 
 
 def _read_progress(fields: Fields) -> Progress:

@@ -6,19 +6,25 @@ Source: spec/packet.md, plan field 51.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from math import gcd
 from typing import Any
 
-from mfd.packet.manifest import Scale
+from mfd.packet.extent import Scale, plain_scale, read_scale
 from mfd.packet.plan import Plan
 
-__all__ = ["SCALES_KEY", "SCALES_MAX", "parse_scale", "plain_scales", "scales_of"]
+__all__ = [
+    "SCALES_KEY",
+    "SCALES_MAX",
+    "claims_of",
+    "parse_scale",
+    "plain_scales",
+    "scale_told",
+    "scales_of",
+]
 
 SCALES_KEY = 51
 SCALES_MAX = 16
-U16_MAX = (1 << 16) - 1
 
 
 def scales_of(plan: Plan) -> tuple[Scale, ...]:
@@ -26,30 +32,33 @@ def scales_of(plan: Plan) -> tuple[Scale, ...]:
     rows = plan.extra.get(SCALES_KEY, [])
     if not isinstance(rows, list) or len(rows) > SCALES_MAX:
         return ()
-    found = [_read(row) for row in rows]
+    found = [read_scale(row) for row in rows]
     return tuple(one for one in found if one is not None) if None not in found else ()
 
 
-def _read(row: object) -> Scale | None:
-    match row:
-        case [int() as num, int() as den, int() as depth, int() as bits]:
-            pass
-        case _:
-            return None
-    whole = all(type(part) is int for part in row)
-    if not whole or not 1 <= num <= den <= U16_MAX or gcd(num, den) != 1:
-        return None
-    try:
-        return Scale(Fraction(num, den), depth, bits)
-    except ValueError:
-        return None
+def scale_told(plan: Plan, claims: Mapping[str, float]) -> Scale | None:
+    """The scale of the plan that a trainer claims to have trained; None: the full model.
+
+    Claims are numbers: `width`, `depth` and `bits` (spec/walk.md, W-21).
+    """
+    wanted = tuple(claims.get(key, 0.0) for key in ("width", "depth", "bits"))
+    return next((one for one in scales_of(plan) if tuple(claims_of(one).values()) == wanted), None)
+
+
+def claims_of(scale: Scale) -> dict[str, float]:
+    """What a stop claims of the version that it trained."""
+    return {
+        "width": float(scale.share),
+        "depth": float(scale.depth),
+        "bits": float(scale.bits),
+    }
 
 
 def plain_scales(scales: Sequence[Scale]) -> list[Any]:
     """Return the form that a plan carries. Raises: ValueError for more than SCALES_MAX."""
     if len(scales) > SCALES_MAX:
         raise ValueError(f"a plan allows at most {SCALES_MAX} scales, not {len(scales)}")
-    return [[*one.share.as_integer_ratio(), one.depth, one.bits] for one in scales]
+    return [plain_scale(one) for one in scales]
 
 
 def parse_scale(text: str) -> Scale:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mfd.packet.extent import FULL, Scale, plain_scale, read_scale
+
 __all__ = ["LEFT_OUT", "LayerRef", "LearnResult", "LearnTask", "Range", "Sibling"]
 
 Range = tuple[int, int]  # layers lo..hi, hi excluded
@@ -18,7 +20,7 @@ LEFT_OUT = {  # claim `out0`, `out1`, ...: why a merge did without that sibling 
     3: "its loss on the data here is worse",
     4: "its layers are not those of this model",
 }
-TaskKind = Literal["train", "measure", "merge"]
+TaskKind = Literal["train", "measure", "merge", "cut"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Sibling:
     layers: tuple[LayerRef, ...]
     weight: float
     shares: tuple[float, ...] = ()  # its weight in each layer, 0: no part in it; empty: `weight`
+    scale: Scale = FULL  # what of the model it has trained: the rest of it counts for nothing
+    cut: bool = False  # its layers are those of that scale, by name; else those of the full model
 
     def share(self, layer: int) -> float:
         """Return its weight in one layer."""
@@ -62,6 +66,8 @@ class LearnTask:
     rule: str = "mean"  # merge only: how (spec/walk.md, W-47)
     radius: float = 0.0  # merge only, of clip and near: part of the norm of a layer of `layers`
     gate: float | None = None  # merge only: how much worse a loss on `name` may be (W-48)
+    scale: Scale = FULL  # train only: what of the plan's model `layers` are
+    most_bytes: int = 0  # cut only: of the layers together; the first of the plan's scales below
 
     def to_wire(self) -> dict[str, Any]:
         """Plain values for MessagePack."""
@@ -77,11 +83,14 @@ class LearnTask:
             "journey": list(self.journey),
             "seed": self.seed,
             "siblings": [
-                [_layers_to_wire(s.layers), s.weight, list(s.shares)] for s in self.siblings
+                [_layers_to_wire(s.layers), s.weight, list(s.shares), plain_scale(s.scale), s.cut]
+                for s in self.siblings
             ],
             "rule": self.rule,
             "radius": self.radius,
             "gate": self.gate,
+            "scale": plain_scale(self.scale),
+            "most_bytes": self.most_bytes,
         }
 
     @classmethod
@@ -99,12 +108,20 @@ class LearnTask:
             journey=(float(wire["journey"][0]), float(wire["journey"][1])),
             seed=int(wire["seed"]),
             siblings=tuple(
-                Sibling(_layers_from_wire(ls), float(w), tuple(map(float, shares)))
-                for ls, w, shares in wire["siblings"]
+                Sibling(
+                    _layers_from_wire(ls),
+                    float(w),
+                    tuple(map(float, shares)),
+                    read_scale(scale) or FULL,
+                    bool(cut),
+                )
+                for ls, w, shares, scale, cut in wire["siblings"]
             ),
             rule=str(wire["rule"]),
             radius=float(wire["radius"]),
             gate=None if wire["gate"] is None else float(wire["gate"]),
+            scale=read_scale(wire["scale"]) or FULL,
+            most_bytes=int(wire["most_bytes"]),
         )
 
 

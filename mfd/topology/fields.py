@@ -38,7 +38,7 @@ def read_node(known: object, where: str, *, strict: bool = False) -> Node:
     if not isinstance(known, Mapping):
         raise TopologyError(f"{where}: must be a table.")
     if strict:
-        refuse_unknown(known, [*(f.name for f in fields(Node)), "memory"], where)
+        refuse_unknown(known, [*(f.name for f in fields(Node)), "memory", "whole"], where)
     address = known.get("address", "")
     if not isinstance(address, str):
         raise TopologyError(f"{where}: address must be text, not {address!r}.")
@@ -51,22 +51,23 @@ def read_node(known: object, where: str, *, strict: bool = False) -> Node:
         address=address.strip('"'),
         hold=_hold(known.get("hold", {}), where),
         custodian=bool(custodian),
-        memory_bytes=_memory(known, where),
+        memory_bytes=_amount(known, "memory", where),
+        whole_bytes=_amount(known, "whole", where),
         speed=_number(known, "speed", 1.0, where, least=1e-6),
     )
 
 
-def _memory(known: Mapping[str, Any], where: str) -> int:
-    """`memory` is for people ("2GiB"), `memory_bytes` a number."""
-    if "memory" not in known:
-        return int(_number(known, "memory_bytes", 0, where))
-    told = known["memory"]
+def _amount(known: Mapping[str, Any], name: str, where: str) -> int:
+    """`memory` is for people ("2GiB"), `memory_bytes` a number; so are others."""
+    if name not in known:
+        return int(_number(known, f"{name}_bytes", 0, where))
+    told = known[name]
     try:
         if isinstance(told, bool) or not isinstance(told, str | int):
             raise ValueError(f"{told!r} is no amount of memory: write 2GiB or a number of bytes")
         return parse_bytes(told.strip('"') if isinstance(told, str) else told)
     except ValueError as exc:
-        raise TopologyError(f"{where}: memory: {exc}.") from exc
+        raise TopologyError(f"{where}: {name}: {exc}.") from exc
 
 
 def _hold(hold: object, where: str) -> dict[str, str]:

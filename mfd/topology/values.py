@@ -39,6 +39,7 @@ class Node:
     hold: Mapping[str, str] = field(default_factory=dict)  # data name -> address of the data
     custodian: bool = False  # takes custody without holding data
     memory_bytes: int = 0  # for the trainer; 0: not known
+    whole_bytes: int = 0  # largest model that it takes as a whole, of others parts; 0: any
     speed: float = 1.0  # of training, relative to the other nodes
 
     @property

@@ -27,6 +27,7 @@ from mfd.cli.contest import open_order
 from mfd.cli.errors import Misuse
 from mfd.cli.main import main
 from mfd.cli.page import csv_text
+from mfd.cli.view import hop_line
 
 pytest.importorskip("torch", reason="comparing trains for real")
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
@@ -342,3 +343,48 @@ def test_a_play_is_dealt_out_by_role_and_nothing_held_out_is_learned(tmp_path: P
     recipe = ("--recipe", "transformer:width=8,depth=1,heads=1", "--set", "epochs=1")
     assert compare(tmp_path, "walk", "local", *args, *recipe, "--laps", "1") == 0
     assert "perplexity" in (tmp_path / "a/report.html").read_text()
+
+
+def test_weak_nodes_train_a_half_and_strong_ones_all(tmp_path: Path) -> None:
+    """By memory at their nodes in the topology, and the history of the run says who did what."""
+    from mfd.learn import Holding
+    from mfd.learn.axes import scaled_recipe
+    from mfd.learn.memory import need_of
+    from mfd.learn.options import Options
+    from mfd.learn.zoo import build
+    from mfd.packet.extent import Scale
+
+    recipe = {"zoo": "cnn", "inputs": [1, 8, 8], "classes": 10, "width": 8, "norm": "fours"}
+    some = Holding(np.zeros((80, 1, 8, 8), np.float32), np.arange(80) % 10, 10)
+    needs = [
+        need_of(build(r), some, range(6), Options.of({})).total(1)
+        for r in (scaled_recipe(recipe, Scale(0.5)), recipe)
+    ]
+    assert needs[0] < needs[1]
+    graph = tmp_path / "graph.toml"
+    weak = f"memory_bytes = {sum(needs) // 2}"
+    nodes = "".join(f"[nodes.{n}]\n{weak if n == 'b' else ''}\n" for n in "abc")
+    graph.write_text(f'{nodes}[[edges]]\na = "a"\nb = "b"\n[[edges]]\na = "b"\nb = "c"\n')
+    plan = tmp_path / "part.toml"
+    data = ("--data", "sklearn:digits?limit=240", "--topology", str(graph))
+    model = ("--recipe", "cnn:width=8,norm=fours", "--set", "epochs=0.5")
+    for mode in ("walk", "fedavg"):
+        plan.write_text(f'mode = "{mode}"\nscales = ["0.5"]\nlaps = 1\n')
+        study = tmp_path / mode
+        args = [f"p={plan}", *data, *model]
+        assert main(["compare", *args, "--folder", str(study), "--name", "a"]) == 0
+        lines = list(read_lines(study_of(study).metrics(Cell("p", 1))))
+        trained = {
+            line["peer"]: line.get("width", 1.0)
+            for line in lines
+            if line["kind"] == "work" and line["trained"]
+        }
+        assert trained == {"a": 1.0, "b": 0.5, "c": 1.0}
+        stops = [line for line in lines if line["kind"] == "stop"]
+        told = [hop_line(stop) or "" for stop in stops]
+        if mode == "fedavg":
+            assert [line.startswith("3 clients, 1 of them a part") for line in told] == [True]
+        else:
+            half = {stop["peer"]: line.endswith("trained as width 0.5") for stop, line in
+                    zip(stops, told, strict=True)}  # fmt: skip
+            assert half == {"a": False, "b": True, "c": False}

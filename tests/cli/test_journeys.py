@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,20 @@ def test_a_model_that_finds_nobody_says_so_and_moves_on_when_somebody_comes(
     labels = {r["name"]: r["labels"] for r in routes}
     assert labels["digits"] == []
     assert len(labels["digits/train"]) == 10
+
+
+def test_a_peer_that_takes_only_parts_trains_a_half(tmp_path: Path) -> None:
+    """Real trainers: home cuts the half, `weak` trains it, home lays it back. Rules: C-38, W-28"""
+    weak = replace(holder(2, 2), whole_bytes=2_500)
+    graph = Topology({"home": holder(1, 2), "weak": weak}, (Edge("home", "weak"),))
+    with Fleet(with_free_ports(graph), tmp_path, SETTINGS) as fleet:
+        home = fleet.client("home")
+        peer, other = (fleet.members[name].peer for name in ("home", "weak"))
+        walker = send(home, peer, laps=1, min_holders=2, mode="walk", scales=["0.5"])
+        told = list(story(home, walker))
+        stops = [report for report in told if report["kind"] == "stop"]
+        assert [(stop["peer"], stop.get("by")) for stop in stops] == [(peer, None), (peer, other)]
+        assert stops[1]["width"] == 0.5
+        assert stops[1]["steps"] > 0
+        assert not any(report["kind"] == "handed" for report in told)
+        assert [w["role"] for w in fleet.client("weak").get("walkers")["walkers"]] == ["none"]

@@ -10,7 +10,11 @@ from torch import nn
 from mfd.learn import Holding, LearnError, training, zoo
 from mfd.learn.memory import Meter, Need, fit, is_want_of_memory, need_of, state_bytes
 from mfd.learn.options import Options
+from mfd.learn.rows import Schedule
+from mfd.learn.scaled import nested
+from mfd.learn.stop import Stop
 from mfd.learn.training import train_blocks
+from mfd.packet.extent import Scale
 from tests.learn.conftest import fresh
 from tests.learn.conftest import state_bytes as content
 
@@ -38,8 +42,46 @@ def test_the_reckoning_by_hand() -> None:
     assert 4 * (16 + 4) <= need.sample - 3 * 4 * 16 <= 4 * (16 + 4) + 16
     half = need_of(module.to(torch.bfloat16), holding, [1], Options(distill=0.0))
     assert half.weights == weights // 2
+    assert half.slack == 1.2
+    assert need.slack == 1
     assert half.trained == 68 * (2 + 4 + 8) + step
     assert Need(1, 2, 10, 4).total(3) == 37
+    assert Need(1, 2, 10, 4, slack=1.2).total(3) == 45
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("exits", [False, True])
+def test_early_exits_and_versions_inside_are_counted(
+    pictures: Holding,
+    exits: bool,
+    inside: bool,
+) -> None:
+    """What autograd really keeps of a batch, to the tenth; without them it is far less."""
+    recipe = {"zoo": "cnn", "inputs": [1, 8, 8], "classes": 10, "width": 16, "norm": "fours"}
+    recipe["exits"] = exits
+    module = zoo.init(recipe, 1)
+    layers = range(4 if exits else 6)
+    smaller = nested(recipe, [Scale(0.5)], module) if inside else None
+    need = need_of(module, pictures, layers, PLAIN, smaller)
+    bare = need_of(module, pictures, layers, PLAIN)
+    stop = Stop(module, pictures, Schedule.of(200, PLAIN, 1, 1.0), list(layers), PLAIN)
+    stop.smaller = smaller
+    own = {t.untyped_storage().data_ptr() for t in module.state_dict(keep_vars=True).values()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = stop.loss(torch.arange(16))
+    real = sum(size for place, size in kept.items() if place not in own)
+    del loss
+    widest = 3 * 4 * 32 * 64  # of the second convolution: 32 channels of 8 x 8
+    reckoned = 16 * (need.sample - widest) + need.trained - bare.trained
+    assert reckoned == pytest.approx(real, rel=0.1)
+    if inside:
+        assert 16 * (bare.sample - widest) < 0.8 * real
 
 
 def test_the_reckoning_changes_nothing(pictures: Holding) -> None:

@@ -74,7 +74,8 @@ def needs(holding: Holding, by: Scale) -> int:
     """Bytes for one sample at a time."""
     module = zoo.build(Part.of(CNN, by).recipe if by != Scale() else CNN)
     options = Options.of(PLAN.learn)
-    return need_of(module, holding, range(by.depth or 4), options).total(1)
+    inside = nested(CNN, scales_of(PLAN), module) if by == Scale() else None
+    return need_of(module, holding, range(by.depth or 4), options, inside).total(1)
 
 
 def kept(name: str, values: np.ndarray[Any, Any], by: Scale) -> np.ndarray[Any, Any]:

@@ -39,6 +39,8 @@ def test_memory_is_told_as_people_write_it() -> None:
     assert read_node({"memory": "2GiB"}, "x").memory_bytes == 2 << 30
     assert read_node({"memory": '"512 KiB"'}, "x", strict=True).memory_bytes == 512 << 10
     assert read_node({"memory": 77}, "x").memory_bytes == 77
+    assert read_node({"whole": "64MiB"}, "x", strict=True).whole_bytes == 64 << 20
+    assert read_node({"whole_bytes": 99}, "x", strict=True).whole_bytes == 99
     for wrong in (True, "much", [1], -5):
         with pytest.raises(TopologyError, match=r"x: memory: .* is no amount of memory"):
             read_node({"memory": wrong}, "x")
