@@ -17,7 +17,7 @@ from mfd.core.bucket import Bucket
 from mfd.core.context import Context
 from mfd.core.dials import Dials, Kept, Purpose
 from mfd.core.effects import Close
-from mfd.core.events import LinkUp
+from mfd.core.events import DialFailed, LinkUp
 from mfd.core.frames import Member, Ping, Pong, encode_frame
 from mfd.core.gossip import Gossip
 from mfd.core.liveness import Liveness
@@ -255,16 +255,29 @@ class Membership:
             if neighbour.active:
                 self.reunion.good(neighbour.up.peer, self._reach(neighbour))
 
-    def dial_failed(self, address: str, reason: str) -> None:
+    def dial_failed(self, failed: DialFailed) -> None:
         """Try again later, each time after twice as long; meanwhile try others."""
+        address, reason = failed.address, failed.reason
         dialled = self.dials.done(address)
-        self.kept.failed(address, reason)
+        if failed.standing and self._answered_by_link(address, failed.standing):
+            return
+        quiet = bool(failed.standing)
+        self.kept.failed(address, reason, quiet=quiet)
         peer = dialled.peer if dialled is not None else b""
         if self._linked(peer):
             return  # it has dialled us at the same time
         if dialled is None or dialled.purpose is not Purpose.KEEP:
-            self.reunion.failed(address, peer, reason)
+            self.reunion.failed(address, peer, reason, quiet=quiet)
             self.peering.dial_failed(peer, reason)
+
+    def _answered_by_link(self, address: str, peer: bytes) -> bool:
+        """Let the link to a peer stand for an address at which that peer answered (M-22)."""
+        for link, neighbour in self.neighbours.items():
+            if neighbour.up.peer == peer and not neighbour.leaving:
+                self.kept.up(address, link)
+                self.reunion.found(peer, address)
+                return True
+        return False
 
     def heard(self, link: int) -> None:
         """Any frame proves that the neighbour lives."""

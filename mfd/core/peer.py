@@ -177,8 +177,8 @@ class Peer:
                 self._members.link_up(event)
             case LinkDown(link=link, reason=reason):
                 self._members.link_down(link, reason)
-            case DialFailed(address=address, reason=reason):
-                self._members.dial_failed(address, reason)
+            case DialFailed():
+                self._members.dial_failed(event)
             case Restored():
                 self._restored(event)
             case Held():
