@@ -97,7 +97,7 @@ def choose(
     check_link(link_bps)
     total = sum(as_view(part, "an object").nbytes for part in parts)
     if not total:
-        raise ValueError("an object of no bytes: there is nothing to choose for it")
+        raise ValueError("an object of no bytes: nothing to choose")
     speeds = speeds or (NATIVE if native else NUMPY)
     pieces = _pieces(parts, total, memoryview(base or b"").cast("B"))
     probed = sum(len(piece.raw) for piece in pieces)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Real
-from os import PathLike
 from typing import Any
 
 from mfd.packet.limits import NAME_BYTES_MAX
@@ -32,7 +31,7 @@ def as_view(value: Any, what: str) -> memoryview:
         kind = type(value).__name__
     if isinstance(value, list | tuple):
         hint = 'join the parts first: b"".join(parts)'
-    elif isinstance(value, str | PathLike):
+    elif isinstance(value, str) or hasattr(value, "__fspath__"):
         hint = "read or map the file first"
     else:
         hint = "give contiguous bytes"
@@ -84,4 +83,6 @@ def check_link(link_bps: object) -> None:
     if isinstance(link_bps, bool) or not isinstance(link_bps, Real):
         raise TypeError(f"link_bps is a number of bits per second, such as 100e6, not {link_bps!r}")
     if not link_bps > 0:
-        raise ValueError(f"link_bps is {link_bps}: nothing goes over such a link; give 100e6 or so")
+        raise ValueError(
+            f"link_bps is {link_bps}: nothing to choose for such a link; give 100e6 or so"
+        )

@@ -39,7 +39,7 @@ def made(tensors: Any, **more: Any) -> p.Packet:
         (lambda: p.Packet.of(b"x", []), TypeError, "a packet has a Manifest, not a bytes"),
         (lambda: p.Packet.of(PACKET.manifest, [b"x"]), TypeError, "what pack_layer or wrap_object"),
         (lambda: p.choose_all(PACKET, link_bps=".."), TypeError, r"bits per second.*not '\.\.'"),
-        (lambda: p.choose_all(PACKET, link_bps=0), ValueError, "nothing goes over such a link"),
+        (lambda: p.choose_all(PACKET, link_bps=0), ValueError, "nothing to choose for such a link"),
         (lambda: p.choose_all(BODY, link_bps=1e6), TypeError, "as bytes: decode it first"),
         (lambda: p.choose("x", link_bps=1e6), TypeError, "read or map the file first"),
         (lambda: p.choose(link_bps=1e6), ValueError, "an object of no bytes"),
@@ -66,7 +66,7 @@ def made(tensors: Any, **more: Any) -> p.Packet:
         (lambda: p.scale(PACKET, 0.5), TypeError, "by a Scale"),
         (lambda: p.merge(BODY, []), TypeError, "a model is a map of layer names"),
         (lambda: p.merge(PACKET, [PACKET]), TypeError, "pairs"),
-        (lambda: p.commit({"a": {"w": ONE}}, "int8"), TypeError, "tensor 'a': a value of type dict"),
+        (lambda: p.commit({"a": {"w": ONE}}, "int8"), TypeError, "tensor 'a': a value of type"),
         (lambda: p.pack_layer([ONE]), TypeError, "a layer is a map of tensor names"),
         (lambda: p.unpack_layer("x"), TypeError, "a layer is read from bytes"),
         (lambda: p.write_safetensors([ONE]), TypeError, "a safetensors file is a map"),
@@ -86,7 +86,7 @@ def test_a_mistake_is_one_sentence(
 
 def test_too_many_layers_are_told_with_a_way_out() -> None:
     many = {str(i): {"w": ONE} for i in range(300)}
-    with pytest.raises(ValueError, match="300 layers: a packet has at most 256; .*cut_by_name"):
+    with pytest.raises(ValueError, match=r"300 layers: a packet has at most 256; .*cut_by_name"):
         made(many)
     flat = {f"h.{i}.mlp.w": ONE for i in range(300)}
     cut = p.cut_by_name(flat)
