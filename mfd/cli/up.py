@@ -63,8 +63,8 @@ def _tell(fleet: Fleet, place: Path, *, emulate: bool, as_json: bool) -> None:
     emulated = emulate and any(any(_asked(edge).values()) for edge in edges)
     if emulated:
         print()
-        rows = [(f"{edge.a} - {edge.b}", _emulated(edge)) for edge in edges]
-        print_table(("link", "emulated"), rows, "")
+        told = [(f"{edge.a} - {edge.b}", _emulated(edge)) for edge in edges]
+        print_table(("link", "emulated"), told, "")
     elif emulate:
         print("\nno link is emulated: none in the file has latency_us, bandwidth_bps or loss")
     links = f"{len(edges)} links{', emulated' if emulated else ''}"

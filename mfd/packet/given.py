@@ -82,7 +82,7 @@ def check_link(link_bps: object) -> None:
     """Raise TypeError or ValueError where this is no speed of a link."""
     if isinstance(link_bps, bool) or not isinstance(link_bps, Real):
         raise TypeError(f"link_bps is a number of bits per second, such as 100e6, not {link_bps!r}")
-    if not link_bps > 0:
+    if not float(link_bps) > 0:
         raise ValueError(
             f"link_bps is {link_bps}: nothing to choose for such a link; give 100e6 or so"
         )

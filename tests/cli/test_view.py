@@ -38,6 +38,18 @@ def test_a_stop_is_one_line_with_what_matters() -> None:
         assert part in line
 
 
+def test_a_stop_tells_what_part_of_the_model_was_trained() -> None:
+    """A peer with little memory trains a version inside the model, and says which."""
+    stop = {"kind": "stop", "peer": PEER, "lap": 1, "laps": 2, "seconds": 1.0}
+    line = hop_line({**stop, "width": 0.5, "depth": 3.0, "bits": 8.0})
+    assert line is not None
+    assert line.endswith(" samples in 1.0 s  trained as width 0.5, depth 3, bits 8")
+    assert str(hop_line({**stop, "width": 0.25})).endswith("  trained as width 0.25")
+    for whole in ({}, {"width": 1.0, "depth": 0.0, "bits": 0.0}, {"width": "0.5"}):
+        assert "trained as" not in str(hop_line({**stop, **whole}))
+    assert "trained as width 0.5" in _plain({**stop, "width": 0.5})
+
+
 def test_a_merge_tells_whom_with_which_weight_and_who_was_left_out() -> None:
     told = {"kind": "merged", "peer": PEER, "own": 0.5, "with": "3f2a91c0 version 7 (weight 0.50)"}
     line = hop_line(told)
