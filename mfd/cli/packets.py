@@ -168,9 +168,8 @@ def convert(
     """Write a packet or safetensors file in the form that the ending of `out` names.
 
     A packet that is encoded anew keeps manifest, signature and envelope. One made of safetensors
-    is cut into layers by the names of its tensors, or has one layer, "model", where `one_layer` is
-    asked for, and is not signed. `base` is a packet that the reader of `out` holds,
-    or upon which `source` builds. Raises: CommandError.
+    is cut into layers by name, or with `one_layer` has one, "model", and is not signed.
+    `base`: a packet that the reader of `out` holds, or `source` builds upon. Raises: CommandError.
     """
     _check_options(out, encoding, link, base)
     if one_layer and (source.suffix, out.suffix) != (".safetensors", ".mfd"):
