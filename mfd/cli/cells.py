@@ -150,7 +150,12 @@ def _travel(setting: Setting) -> Json:
     }
     held.setdefault(home, {})[table["verify"][0]] = setting.test
     trial = Trial(
-        setting.study.graph, held, seed=setting.cell.seed, device=setting.device, real_keys=True
+        setting.study.graph,
+        held,
+        seed=setting.cell.seed,
+        device=setting.device,
+        real_keys=True,
+        residents=_residents(setting),
     )
     trial.on_work = lambda work: _write_work(setting.lines, work)
     trial.on_news = lambda node, second, report: _write_news(setting, trial, (node, second, report))
@@ -163,6 +168,7 @@ def _travel(setting: Setting) -> Json:
     return {
         **_spent(trial),
         **_measured(setting, packet),
+        **_taught(setting, trial),
         "second": round(trial.world.now_us / 1e6, 6),
         "packets": [setting.save(packet)],
         "digest": packet.manifest.layers[-1].digest.hex()[:16],
@@ -170,6 +176,29 @@ def _travel(setting: Setting) -> Json:
         "received": dict(sorted(tally.received.items())),
         "stored": dict(sorted(tally.store_bytes.items())),
     }
+
+
+def _residents(setting: Setting) -> dict[str, nn.Module]:
+    """A model of its own for every holder, where the plan teaches such models."""
+    from mfd.cli.sending import build
+
+    if setting.table["mode"] != "distill":
+        return {}
+    recipe, seed = setting.study.config["resident"], setting.cell.seed
+    return {
+        name: build(recipe, seed=seed * 1_000 + number)
+        for number, name in enumerate(setting.parts, 1)
+    }
+
+
+def _taught(setting: Setting, trial: Trial) -> Json:
+    """Held-out accuracy of the residents, one by one and on average; nothing where none live."""
+    from mfd.learn.training import measure
+
+    found = {n: measure(m, setting.test)["accuracy"] for n, m in trial.taught().items()}
+    if not found:
+        return {}
+    return {"residents": found, "residents_accuracy": sum(found.values()) / len(found)}
 
 
 def _spent(trial: Trial) -> Json:

@@ -17,12 +17,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
 from mfd.cli.errors import Misuse
 from mfd.topology import Topology, TopologyError, dump, load, make
+
+if TYPE_CHECKING:
+    from mfd.learn.options import Options
 
 __all__ = ["ALONE", "Cell", "Order", "Study", "open_study", "parse_seeds", "read_lines", "resolve"]
 
@@ -49,6 +52,7 @@ class Order:
     topology: str = "ring:5"
     partition: str = ""  # skew=0.3, shard=2, quantity=0.5, by=role; "": evenly at random
     recipe: str = ""
+    resident: str = ""  # recipe of the model at each holder, which walkers of mode distill teach
     laps: int | None = None
     sets: Sequence[str] = ()
     seeds: Sequence[int] = (1,)
@@ -167,6 +171,10 @@ def resolve(order: Order) -> tuple[Json, Topology]:
         if label in config["plans"]:
             raise Misuse(f"two plans are called {label!r}: write LABEL=PLAN")
         config["plans"][label] = table
+    if order.resident:
+        config["resident"] = _fitted(order.resident, sample)
+    elif any(table["mode"] == "distill" for table in config["plans"].values()):
+        raise Misuse("a plan of mode distill teaches models of the holders: say which, --resident")
     return config, graph
 
 
@@ -228,18 +236,25 @@ def _look(config: Mapping[str, Any]) -> Any:
 
 def _base(order: Order, sample: Any) -> Json:
     """What all plans have unless they say otherwise."""
-    from mfd.cli.plans import join_plan, parse_recipe, parse_sets
+    from mfd.cli.plans import join_plan, parse_sets
+
+    base: Json = {**NAMES, "task": "language" if sample.y.ndim == 2 else "classification"}
+    base["recipe"] = _fitted(order.recipe, sample)
+    told = {} if order.laps is None else {"laps": order.laps}
+    return join_plan(base, parse_sets(list(order.sets)), told)
+
+
+def _fitted(text: str, sample: Any) -> Json:
+    """The recipe in `text`, or a usual one, with the sizes of the data. Raises: Misuse."""
+    from mfd.cli.plans import parse_recipe
 
     language = sample.y.ndim == 2
-    base: Json = {**NAMES, "task": "language" if language else "classification"}
-    recipe = parse_recipe(order.recipe) if order.recipe else {}
+    recipe = parse_recipe(text) if text else {}
     fit = {"vocabulary": sample.classes, "length": sample.x.shape[-1]}
     if not language:
         fit = {"inputs": list(sample.x.shape[1:]), "classes": sample.classes}
     zoo = recipe.get("zoo", "transformer" if language else "cnn" if sample.x.ndim == 4 else "mlp")
-    base["recipe"] = {"zoo": zoo, **fit, **recipe}
-    told = {} if order.laps is None else {"laps": order.laps}
-    return join_plan(base, parse_sets(list(order.sets)), told)
+    return {"zoo": zoo, **fit, **recipe}
 
 
 def _plan(text: str, base: Json, holders: int) -> tuple[str, Json]:
@@ -264,11 +279,30 @@ def _plan(text: str, base: Json, holders: int) -> tuple[str, Json]:
     table = join_plan({"laps": 6}, base, _usual(mode, base, own), own)
     table = {"min_holders": holders, "mode": mode, **table}
     try:
-        Options.of(table["learn"])
+        options = _shared(table["learn"]) if mode == "distill" else Options.of(table["learn"])
     except LearnError as exc:
         raise Misuse(f"plan {label}: {exc}") from exc
+    if options.seconds:
+        raise Misuse(
+            f"plan {label}: seconds end a stop by this machine's clock, so no run would be like "
+            "another: give epochs or steps instead"
+        )
     make_plan({**table, "mode": "walk" if mode in ALONE else mode}, bytes(32))
     return label, table
+
+
+def _shared(learn: Mapping[str, Any]) -> Options:
+    """Options of a plan that teaches residents. Raises: LearnError."""
+    from mfd.learn.errors import LearnError
+    from mfd.learn.sharing import Sharing
+
+    sharing, options = Sharing.of(learn)
+    if sharing.share != "proxy" or sharing.public:
+        raise LearnError(
+            'compare runs distill with share = "proxy" and without public: only a proxy answers '
+            "held-out samples, and there is no public set beside the data"
+        )
+    return options
 
 
 def _usual(mode: str, base: Json, own: Json) -> Json:

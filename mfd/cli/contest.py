@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
+import os
 import re
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +17,51 @@ from mfd.cli.comparing import Cell, Order, Study, open_study, read_config, resol
 from mfd.cli.errors import CommandError, Misuse
 from mfd.cli.view import console, data_size, print_json
 
-__all__ = ["complete", "open_order", "run", "summary"]
-
+__all__ = ["complete", "opened", "run", "summary"]
 Json = dict[str, Any]
 
 
-def open_order(
+@contextmanager
+def opened(
     order: Order, folder: Path, name: str, config: Path | None, *, allow_py: bool = False
-) -> Study:
-    """The study that was asked for, begun or gone on with. Raises: Misuse."""
+) -> Iterator[Study]:
+    """The study that was asked for, begun or gone on with, and locked. Raises: Misuse."""
     if name and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}", name):
         raise Misuse(f"--name {name}: letters, digits and _.+- only, a letter or digit first")
     if config is not None:
         if order.plans or order.data:
             raise Misuse("--config has plans and data already: leave them out")
         resolved, graph = read_config(config, allow_py=allow_py)
-        return open_study(folder / (name or config.absolute().parent.name), resolved, graph)
-    resolved, graph = resolve(order)
-    return open_study(folder / (name or "compare"), resolved, graph)
+        own = name or config.absolute().parent.name
+    else:
+        resolved, graph = resolve(order)
+        own = name or "compare"
+    with _alone(folder / own):
+        yield open_study(folder / own, resolved, graph)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Lock a folder until the end. Raises: Misuse naming who has it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as exc:
+        raise Misuse(f"{folder} cannot be written: {exc.strerror}") from exc
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+            raise Misuse(
+                f"{folder} is in use by another mfd compare (process {owner}): wait until it ends, "
+                "or give another --name"
+            ) from exc
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def run(
@@ -103,6 +133,8 @@ def _line(cell: Cell, outcome: Json, *, fresh: bool) -> str:
     if outcome["kind"] != "end":
         return f"{cell!s:28} failed: {outcome['reason']}"
     known = "" if fresh else "  (known)"
+    if "residents_accuracy" in outcome:
+        known = f"  residents {outcome['residents_accuracy']:.2%}{known}"
     return (
         f"{cell!s:28} accuracy {outcome['accuracy']:7.2%}  links "
         f"{data_size(outcome['links_bytes']):>9}  objects "

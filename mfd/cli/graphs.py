@@ -24,7 +24,7 @@ from mfd.topology import (
     make,
 )
 
-__all__ = ["check", "make_file", "show"]
+__all__ = ["check", "line_facts", "make_file", "show"]
 
 PORT_MAX = 65_535
 LISTED_MAX = 60
@@ -73,7 +73,7 @@ def show(path: Path, *, as_json: bool, out: Path | None = None) -> None:
     print_table(("node", "address", "role", "holds", "links"), nodes, "no nodes")
     print()
     edges = [
-        (f"{edge.a} - {edge.b}", *_line_facts(edge), f"{link_cost(edge) / 100:.2f} ms")
+        (f"{edge.a} - {edge.b}", *line_facts(edge), f"{link_cost(edge) / 100:.2f} ms")
         for edge in graph.edges
     ]
     print_table(("link", "latency", "bandwidth", "loss", "cost"), edges, "no links")
@@ -87,7 +87,8 @@ def _summary(graph: Topology) -> str:
     return f"{', '.join(parts) or 'no nodes'}; {len(graph.edges)} links"
 
 
-def _line_facts(edge: Edge) -> tuple[str, str, str]:
+def line_facts(edge: Edge) -> tuple[str, str, str]:
+    """Latency one way, bandwidth and loss of a link as people read them; "-": not given."""
     return (
         f"{edge.latency_us / 1000:g} ms" if edge.latency_us else "-",
         f"{edge.bandwidth_bps / 1e6:g} Mbit/s" if edge.bandwidth_bps else "-",
@@ -95,15 +96,20 @@ def _line_facts(edge: Edge) -> tuple[str, str, str]:
     )
 
 
-def check(path: Path, *, addresses: bool) -> None:
+def check(path: Path, *, addresses: bool, as_json: bool = False) -> None:
     """Print every problem. Raises: CommandError where there is one."""
     graph = _load(path)
     problems = graph.check(addresses=addresses)
-    for problem in problems:
-        print(problem)
+    if as_json:
+        counts = {"nodes": len(graph.nodes), "edges": len(graph.edges)}
+        print_json({"sound": not problems, **counts, "problems": problems})
+    else:
+        for problem in problems:
+            print(problem)
     if problems:
         raise CommandError(f"{path} has {len(problems)} problem(s)")
-    print(f"{path}: sound; {len(graph.nodes)} nodes, {len(graph.edges)} links")
+    if not as_json:
+        print(f"{path}: sound; {len(graph.nodes)} nodes, {len(graph.edges)} links")
 
 
 def make_file(

@@ -327,11 +327,12 @@ def topology_show(
 def topology_check(
     file: Graph,
     addresses: Annotated[bool, typer.Option(help="Check addresses too.")] = True,
+    as_json: Json = False,
 ) -> None:
     """Say what is wrong with a graph; exit code 1 if anything is."""
     from mfd.cli import graphs
 
-    graphs.check(file, addresses=addresses)
+    graphs.check(file, addresses=addresses, as_json=as_json)
 
 
 @topology_app.command("make")

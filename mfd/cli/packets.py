@@ -162,22 +162,25 @@ def convert(
     encoding: str | None,
     base: Path | None,
     link: str | None,
+    one_layer: bool = False,
     as_json: bool,
 ) -> None:
     """Write a packet or safetensors file in the form that the ending of `out` names.
 
     A packet that is encoded anew keeps manifest, signature and envelope. One made of safetensors
-    has one layer, "model", and is not signed. `base` is a packet that the reader of `out` holds,
-    or upon which `source` builds. Raises: CommandError.
+    is cut into layers by name, or with `one_layer` has one, "model", and is not signed.
+    `base`: a packet that the reader of `out` holds, or `source` builds upon. Raises: CommandError.
     """
     _check_options(out, encoding, link, base)
+    if one_layer and (source.suffix, out.suffix) != (".safetensors", ".mfd"):
+        raise Misuse("--one-layer is for .safetensors to .mfd: a packet keeps the layers it has")
     held = open_base(base)
     size_before = source.stat().st_size if source.exists() else 0
     chosen: Chosen = Encoding.PLANES
     choices: dict[str, Choice] = {}
     match source.suffix, out.suffix:
         case ((".mfd" | ".safetensors"), ".mfd"):
-            packet = _read(source, held)
+            packet = _read(source, held, one_layer=one_layer)
             if encoding == "auto":
                 found = choose_all(packet, link_bps=bits_per_second(link or ""), base=held)
                 names = {ref.digest: ref.name for ref in packet.manifest.layers}
@@ -244,20 +247,24 @@ def bits_per_second(text: str) -> float:
     return float(match[1]) * UNITS[match[2].lower()]
 
 
-def _read(path: Path, held: Packet | None) -> Packet:
+def _read(path: Path, held: Packet | None, *, one_layer: bool = False) -> Packet:
     """Open a file as a packet and check it. Raises: CommandError."""
     if path.suffix == ".safetensors":
-        return _of_safetensors(path, f"mfd {mfd.__version__}")
+        return _of_safetensors(path, f"mfd {mfd.__version__}", one_layer=one_layer)
     packet = open_packet(path, held)
     check(path, packet)
     return packet
 
 
-def _of_safetensors(path: Path, software: str) -> Packet:
+def _of_safetensors(path: Path, software: str, *, one_layer: bool) -> Packet:
+    from mfd.packet.cutting import cut_by_name
     from mfd.packet.safetensors import map_safetensors
 
     try:
-        return Packet.from_tensors({"model": map_safetensors(path).tensors}, software=software)
+        tensors = map_safetensors(path).tensors
+        cut = {"model": list(tensors)} if one_layer else cut_by_name(tensors)
+        layers = {layer: {name: tensors[name] for name in names} for layer, names in cut.items()}
+        return Packet.from_tensors(layers, software=software)
     except OSError as exc:
         raise CommandError(f"{path} cannot be read: {exc.strerror}") from exc
     except PacketError as exc:

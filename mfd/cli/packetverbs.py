@@ -56,12 +56,27 @@ def packet_convert(
     link: Annotated[
         str | None, typer.Option(help="For auto: the speed of the link, as 100Mbit/s.")
     ] = None,
+    one_layer: Annotated[
+        bool, typer.Option("--one-layer", help="From safetensors: do not cut into layers.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a packet as safetensors, safetensors as a packet, or a packet encoded anew."""
+    """Write a packet as safetensors, safetensors as a packet, or a packet encoded anew.
+
+    Safetensors have names and no layers: blocks such as h.0 and h.1 become layers, with what lies
+    before and after them.
+    """
     from mfd.cli import packets
 
-    packets.convert(source, out, encoding=encoding, base=base, link=link, as_json=as_json)
+    packets.convert(
+        source,
+        out,
+        encoding=encoding,
+        base=base,
+        link=link,
+        one_layer=one_layer,
+        as_json=as_json,
+    )
 
 
 @packet_app.command("diff")

@@ -20,6 +20,7 @@ from typing import Any
 from mfd.cli.errors import CommandError, Misuse
 from mfd.cli.packets import check, map_file, open_packet
 from mfd.cli.saving import write_whole
+from mfd.cli.slices import whose_damage
 from mfd.cli.view import data_size, print_json, print_table
 from mfd.packet.envelope import IndexEntry
 from mfd.packet.errors import PacketError
@@ -147,10 +148,15 @@ def _join_slices(paths: list[Path], out: Path) -> None:
     slices = [map_file(path) for _, path in numbered]
 
     def sound(draft: Path) -> None:
+        joined = map_file(draft)
         try:
-            decode(map_file(draft)).check()
+            decode(joined).check()
         except PacketError as exc:
-            raise CommandError(f"the parts do not join to a sound packet: {exc}") from exc
+            files = [path for _, path in numbered]
+            where = whose_damage(joined, files, [len(part) for part in slices])
+            raise CommandError(
+                f"the parts do not join to a sound packet: {where or exc}; get that part again"
+            ) from exc
 
     write_whole(out, slices, sound)
 

@@ -19,7 +19,9 @@ from typing import Any
 from mfd.cli.errors import Misuse, nearest, read_toml
 from mfd.core.ages import GATE_KEY, MERGE_KEY, RULES, WALKERS_KEY, gate_of, rule_of, walkers_of
 from mfd.core.walk import CHOOSE_KEY, POLICIES
-from mfd.packet.plan import MODES, Plan, encode_plan
+from mfd.packet.fields import INT_MAX
+from mfd.packet.limits import LAPS_MAX, LAYERS_MAX
+from mfd.packet.plan import HOLDERS_MAX, MODES, ORDERS, Plan, encode_plan
 from mfd.packet.scales import SCALES_KEY, parse_scale, plain_scales
 
 __all__ = ["join_plan", "make_plan", "parse_recipe", "parse_sets", "read_plan"]
@@ -33,6 +35,13 @@ OPTIONAL = {  # fields that a plan carries by number: what they mean is checked 
 }
 SCALES = "scales"  # what weak peers may train: WIDTH:DEPTH:BITS each; an optional field too
 PLAN_FIELDS = (*(f.name for f in fields(Plan) if f.name not in NOT_IN_FILES), *OPTIONAL, SCALES)
+COUNTS = {  # fields that are whole numbers, with their bounds
+    "laps": (1, LAPS_MAX),
+    "full_laps": (0, LAPS_MAX),
+    "layers_per_stop": (0, LAYERS_MAX),
+    "min_holders": (1, HOLDERS_MAX),
+    "seed": (0, INT_MAX),
+}
 LISTS = ("names", "verify", SCALES)
 _LISTED = {SCALES: "scales such as 0.5 or 1:2"}
 Table = dict[str, Any]
@@ -140,6 +149,14 @@ def make_plan(table: Mapping[str, Any], home: bytes) -> Plan:
     if mode not in MODES:
         raise Misuse(f"there is no mode {mode!r}; {nearest(str(mode), MODES)}")
     values: dict[str, Any] = {key: tuple(v) if key in LISTS else v for key, v in table.items()}
+    for key, (least, most) in COUNTS.items():
+        number = table.get(key, least)
+        if type(number) is not int or not least <= number <= most:
+            raise Misuse(f"{key} is a whole number from {least} to {most}, not {number!r}")
+    if table.get("order", ORDERS[0]) not in ORDERS:
+        raise Misuse(
+            f"there is no order {table['order']!r}; {nearest(str(table['order']), ORDERS)}"
+        )
     values["body"] = _layers(table.get("body"))
     given = {key: values.pop(key) for key in OPTIONAL if key in values}
     plain = {"walkers": 1, "choose": "" if mode == "gossip" else "nearest"}

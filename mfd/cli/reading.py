@@ -93,7 +93,7 @@ def peers(client: Client, *, as_json: bool) -> None:
         (
             (
                 brief(link["peer"]),
-                link["address"] if link["active"] else f"{link['address']} (no neighbour yet)",
+                _place(link["address"]) + ("" if link["active"] else " (no neighbour yet)"),
                 "here" if link["outbound"] else "there",
                 _ms(link["cost"]),
                 span(link["silent_us"] / 1e6),
@@ -110,13 +110,23 @@ def peers(client: Client, *, as_json: bool) -> None:
         print_table(
             ("peer", "address", "ago", "why"),
             (
-                (brief(d["peer"]), d["address"], span(d["ago_us"] / 1e6), printable(d["reason"]))
+                (
+                    brief(d["peer"]),
+                    _place(d["address"]),
+                    span(d["ago_us"] / 1e6),
+                    printable(d["reason"]),
+                )
                 for d in members["dropped"]
             ),
             "",
         )
     for address, reason in members["unreachable"].items():
         print(f"\nno link to {printable(address)}: {printable(reason)}")
+
+
+def _place(address: str) -> str:
+    """Host and port of a join line: the id has a column of its own."""
+    return printable(address.removeprefix("mfd://").partition("/")[0])
 
 
 def everybody(client: Client, *, as_json: bool) -> None:

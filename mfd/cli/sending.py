@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["build", "load_into", "make_walker", "user_key"]
 
 NONCE_BYTES = 16
+NAMED_MAX = 3  # tensors in a sentence
 
 
 def user_key(path: Path | None) -> KeyPair:
@@ -66,17 +67,48 @@ def load_into(module: nn.Module, path: Path) -> None:
     try:
         found = map_safetensors(path)
         brought = to_state_dict(State(found.tensors, found.aliases))
+    except OSError as exc:
+        raise Misuse(f"--init {path} cannot be read: {exc.strerror or exc}") from exc
+    except (PacketError, KeyError) as exc:
+        hint = ": mfd packet convert makes one of a packet" if path.suffix == ".mfd" else ""
+        raise Misuse(f"--init {path} is not a sound safetensors file ({exc}){hint}") from exc
+    try:
         for name, owner in tied_names(module).items():  # files hold a tied tensor once
             if owner in brought:
                 brought.setdefault(name, brought[owner])
             elif name in brought:
                 brought[owner] = brought[name]
+        if wrong := _unlike(module.state_dict(), brought):
+            raise Misuse(f"--init {path} does not fit the recipe: {wrong}")
         module.load_state_dict(brought)
-    except (OSError, PacketError) as exc:
-        raise Misuse(f"model {path} cannot be read: {exc}") from exc
     except RuntimeError as exc:
         reason = " ".join(str(exc).split())[:300]
-        raise Misuse(f"model {path} does not fit the recipe: {reason}") from exc
+        raise Misuse(f"--init {path} does not fit the recipe: {reason}") from exc
+
+
+def _unlike(wanted: Mapping[str, Any], brought: Mapping[str, Any]) -> str:
+    """Say in which tensors a file differs from the model; empty where it fits."""
+    parts = [
+        f"{name} is {_form(brought[name])} there and {_form(tensor)} in the model"
+        for name, tensor in wanted.items()
+        if name in brought and _form(brought[name]) != _form(tensor)
+    ]
+    if lacking := [name for name in wanted if name not in brought]:
+        parts.append(f"it lacks {_some(lacking)}")
+    if strange := [name for name in brought if name not in wanted]:
+        parts.append(f"it has {_some(strange)}, which the model has not")
+    return _some(parts, "; ")
+
+
+def _form(tensor: Any) -> str:
+    """Shape, and whether it has fractions: another width of floats is laid into the model's own."""
+    kind = "" if tensor.is_floating_point() else " of whole numbers"
+    return f"{' x '.join(map(str, tensor.shape)) or 'one'}{kind}"
+
+
+def _some(words: list[str], between: str = ", ") -> str:
+    more = [f"{len(words) - NAMED_MAX} more"] if len(words) > NAMED_MAX else []
+    return between.join([*words[:NAMED_MAX], *more])
 
 
 def make_walker(module: nn.Module, plan: Plan, keys: KeyPair) -> tuple[str, list[Buffer]]:

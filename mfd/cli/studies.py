@@ -40,6 +40,9 @@ def compare(
     ] = "",
     skew: Annotated[float | None, typer.Option(help="The same as --partition skew=...")] = None,
     recipe: Annotated[str, typer.Option(help="Model, as cnn:width=8; sizes of data fill in.")] = "",
+    resident: Annotated[
+        str, typer.Option(help="For plans of mode distill: the model that lives at each holder.")
+    ] = "",
     laps: Annotated[int | None, typer.Option(help="Of plans that do not say.")] = None,
     sets: Annotated[
         list[str] | None,
@@ -73,14 +76,15 @@ def compare(
         topology=topology,
         partition=partition if skew is None else f"skew={skew:g}",
         recipe=recipe,
+        resident=resident,
         laps=laps,
         sets=sets or [],
         seeds=comparing.parse_seeds(seed),
         samples_per_s=samples_per_s,
         flops=flops,
     )
-    study = contest.open_order(order, folder, name, config, allow_py=allow_py)
-    contest.run(study, jobs=jobs, as_json=as_json)
+    with contest.opened(order, folder, name, config, allow_py=allow_py) as study:
+        contest.run(study, jobs=jobs, as_json=as_json)
 
 
 def report(

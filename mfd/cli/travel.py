@@ -152,7 +152,7 @@ def trace(client: Client, prefix: str, *, follow: bool, out: Path | None, as_jso
     else:
         walker = client.find_walker(prefix)
         state = walker["activity"] or walker["role"]
-        print(f"{brief(walker['walker'])}: {state}; what came before is not kept over a restart")
+        print(f"{brief(walker['walker'])}: {state}; this peer has no report of it")
 
 
 def _follow(client: Client, walkers: Sequence[str], out: Path | None) -> None:
@@ -177,7 +177,7 @@ def _watch(client: Client, walkers: Sequence[str]) -> None:
         left -= {report["walker"] for report in told if report["kind"] == "arrived"}
         if not left:
             return
-        # A peer that was started anew has forgotten its reports, but not its walkers.
+        # A peer whose history was lost has forgotten its reports, but not its walkers.
         if not reports and all(client.find_walker(walker)["role"] == HOME for walker in left):
             print("home")
             return

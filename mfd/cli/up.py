@@ -11,8 +11,9 @@ from types import FrameType
 
 from mfd.cli.errors import CommandError, Misuse
 from mfd.cli.fleet import Fleet, with_free_ports
+from mfd.cli.graphs import line_facts
 from mfd.cli.view import print_table
-from mfd.topology import Topology, TopologyError, load
+from mfd.topology import Edge, Topology, TopologyError, load
 
 __all__ = ["up"]
 
@@ -54,10 +55,32 @@ def _tell(fleet: Fleet, place: Path, *, emulate: bool, as_json: bool) -> None:
     if as_json:
         for name, peer, url in rows:
             print(json.dumps({"node": name, "peer": peer, "status": url}), flush=True)
+        for edge in fleet.topology.edges if emulate else ():
+            print(json.dumps({"link": [edge.a, edge.b], **_asked(edge)}), flush=True)
         return
     print_table(("node", "peer", "status"), [(n, p[:12], u) for n, p, u in rows], "no nodes")
-    links = f"{len(fleet.topology.edges)} links{', emulated' if emulate else ''}"
+    edges = fleet.topology.edges
+    emulated = emulate and any(any(_asked(edge).values()) for edge in edges)
+    if emulated:
+        print()
+        told = [(f"{edge.a} - {edge.b}", _emulated(edge)) for edge in edges]
+        print_table(("link", "emulated"), told, "")
+    elif emulate:
+        print("\nno link is emulated: none in the file has latency_us, bandwidth_bps or loss")
+    links = f"{len(edges)} links{', emulated' if emulated else ''}"
     print(f"{len(rows)} peers, {links}; states and logs in {place}; Ctrl-C stops all", flush=True)
+
+
+def _asked(edge: Edge) -> dict[str, float]:
+    return {name: getattr(edge, name) for name in ("latency_us", "bandwidth_bps", "loss")}
+
+
+def _emulated(edge: Edge) -> str:
+    """What is emulated of a link, in words."""
+    words = ("{} one way", "{}", "{} of the packets lost")
+    parts = (form.format(fact) for form, fact in zip(words, line_facts(edge), strict=True))
+    named = [part for part, asked in zip(parts, _asked(edge).values(), strict=True) if asked]
+    return ", ".join(named) or "nothing: as fast as this machine"
 
 
 class _Stopped(Exception):

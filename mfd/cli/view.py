@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ Json = dict[str, Any]
 
 WIDTH_PLAIN = 200  # of tables that go into a pipe: nothing is cut off
 ID_DIGITS = 64
+# 7, 1.25, 3/12, 45.0%, 8 links, 0.01 ms, 5 Mbit/s: neither the beginning of an id nor an address
+NUMBER = re.compile(r"\d+(\.\d+)?(/\d+|%)?( [A-Za-z]+(/[a-z]+)?)?")
 BAD = {
     "corrupt",
     "disk",
@@ -65,8 +68,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], none: str
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, title in enumerate(columns):
-        numeric = all(row[index][:1].isdigit() for row in rows)
-        numeric = numeric and all(len(row[index]) < ID_DIGITS // 8 + 8 for row in rows)
+        numeric = all(NUMBER.fullmatch(row[index]) for row in rows)
         table.add_column(title, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))

@@ -100,14 +100,16 @@ class Kept:
         if entry.link is None and not entry.dialling:
             entry.dialling = self._dials.dial(address, Purpose.KEEP)
 
-    def failed(self, address: str, reason: str) -> None:
-        """Try again later, each time after twice as long."""
+    def failed(self, address: str, reason: str, *, quiet: bool = False) -> None:
+        """Try again later, each time after twice as long; `quiet`: the first time is no failure."""
         entry = self._addresses.get(address)
         if entry is None:
             return
-        if not entry.reason:
-            self._ctx.report("unreachable", address=address, reason=reason)
-        entry.dialling, entry.reason = False, reason
+        entry.dialling = False
+        if not quiet or entry.tries:
+            if not entry.reason:
+                self._ctx.report("unreachable", address=address, reason=reason)
+            entry.reason = reason
         self._later(address, entry)
 
     def _later(self, address: str, entry: _Address) -> None:

@@ -78,10 +78,15 @@ class LinkDown:
 
 @dataclass(frozen=True, slots=True)
 class DialFailed:
-    """A Dial effect came to nothing."""
+    """A Dial effect came to nothing.
+
+    `standing` is the peer that answered where nothing is wrong: a link to it stands already, by
+    what this side or the other knows.
+    """
 
     address: str
     reason: str
+    standing: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

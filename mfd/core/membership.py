@@ -16,7 +16,7 @@ from mfd.core.context import Context
 from mfd.core.dials import Dials, Kept, Purpose
 from mfd.core.drops import Drops
 from mfd.core.effects import Close
-from mfd.core.events import LinkUp
+from mfd.core.events import DialFailed, LinkUp
 from mfd.core.far import FarLinks
 from mfd.core.frames import Member, Ping, Pong, encode_frame
 from mfd.core.gossip import Gossip
@@ -217,7 +217,7 @@ class Membership:
         self.views.deactivate(peer, link)
         self.drops.note(neighbour.up, reason, self._ctx.now_us)
         self._ctx.report("unlinked", peer=peer.hex(), reason=reason)
-        self.peering.gone(peer, self._reach(neighbour))
+        self.peering.gone(peer, self.book.reach(neighbour.up, self._ctx.now_us))
         self._ends(link)
 
     def close(self, link: int, reason: str) -> None:
@@ -251,31 +251,33 @@ class Membership:
         if not self._ctx.config.open_network:
             return
         if failed or (neighbour.leaving.startswith("silent") and not far):
-            self.reunion.lose(neighbour.up.peer, self._reach(neighbour))
+            self.reunion.lose(neighbour.up.peer, self.book.reach(neighbour.up, self._ctx.now_us))
         self.peering.hurry()
-
-    def _reach(self, neighbour: Neighbour) -> tuple[str, ...]:
-        """Where a neighbour can be dialled, by its record or by what we dialled."""
-        entry = self.book.get(neighbour.up.peer, self._ctx.now_us)
-        if entry is not None and entry.record.addresses:
-            return entry.record.addresses
-        address = neighbour.up.address.removeprefix("mfd://").partition("/")[0]
-        return (address,) if neighbour.up.outbound and is_address(address) else ()
 
     def _remember(self) -> None:
         for neighbour in self.neighbours.values():
             if neighbour.active:
-                self.reunion.good(neighbour.up.peer, self._reach(neighbour))
+                self.reunion.good(
+                    neighbour.up.peer, self.book.reach(neighbour.up, self._ctx.now_us)
+                )
 
-    def dial_failed(self, address: str, reason: str) -> None:
+    def dial_failed(self, failed: DialFailed) -> None:
         """Try again later, each time after twice as long; meanwhile try others."""
+        address, reason = failed.address, failed.reason
         dialled = self.dials.done(address)
-        self.kept.failed(address, reason)
+        there = failed.standing
+        links = (k for k, n in self.neighbours.items() if n.up.peer == there and not n.leaving)
+        if there and (link := next(links, None)) is not None:  # that link counts for the address
+            self.kept.up(address, link)
+            self.reunion.found(there, address)
+            return
+        quiet = bool(failed.standing)
+        self.kept.failed(address, reason, quiet=quiet)
         peer = dialled.peer if dialled is not None else b""
         if self._linked(peer):
             return  # it has dialled us at the same time
         if dialled is None or dialled.purpose is not Purpose.KEEP:
-            self.reunion.failed(address, peer, reason)
+            self.reunion.failed(address, peer, reason, quiet=quiet)
             self.peering.dial_failed(peer, reason)
             self.far.failed(peer)
 
@@ -373,7 +375,7 @@ class Membership:
                 cost=n.up.cost,
                 silent_us=self.liveness.silent_us(link),
                 active=n.active,
-                reach=self._reach(n),
+                reach=self.book.reach(n.up, self._ctx.now_us),
             )
             for link, n in self.neighbours.items()
         )

@@ -196,8 +196,8 @@ class Peer:
             case LinkDown(link=link, reason=reason):
                 self._members.link_down(link, reason)
                 self._rates.link_down(link)
-            case DialFailed(address=address, reason=reason):
-                self._members.dial_failed(address, reason)
+            case DialFailed():
+                self._members.dial_failed(event)
             case Restored():
                 self._restored(event)
             case Held():

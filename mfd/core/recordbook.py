@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mfd.core.config import Config
-from mfd.core.records import Item, PeerRecord, open_peer_record
+from mfd.core.events import LinkUp
+from mfd.core.records import Item, PeerRecord, is_address, open_peer_record
 from mfd.packet.signing import KEY_BYTES, Verifier
 
 __all__ = ["Entry", "RecordBook"]
@@ -65,6 +66,14 @@ class RecordBook:
         spare = [(e.ends_us, p) for p, e in self._entries.items() if not self.needed(p)]
         if spare:
             del self._entries[min(spare)[1]]
+
+    def reach(self, up: LinkUp, now_us: int) -> tuple[str, ...]:
+        """Where the peer of a link can be dialled, by its record or by what was dialled."""
+        entry = self.get(up.peer, now_us)
+        if entry is not None and entry.record.addresses:
+            return entry.record.addresses
+        address = up.address.removeprefix("mfd://").partition("/")[0]
+        return (address,) if up.outbound and is_address(address) else ()
 
     def get(self, peer: bytes, now_us: int) -> Entry | None:
         """The valid record of a peer."""

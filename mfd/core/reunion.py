@@ -147,14 +147,15 @@ class Reunion:
                 address = dial_line(self._ctx.config.network, hope.peer, address)
             most -= self._dials.dial(address, purpose, hope.peer)
 
-    def failed(self, address: str, peer: bytes, reason: str) -> None:
-        """A dial came to nothing: next time later."""
+    def failed(self, address: str, peer: bytes, reason: str, *, quiet: bool = False) -> None:
+        """A dial came to nothing: next time later; `quiet`: the first time is no failure."""
         contact = self._contacts.get(address)
-        if contact is not None and not contact.reason:
-            self._ctx.report("unreachable", address=address, reason=reason)
-        for hope in (contact, self._lost.get(peer), self._good.get(peer)):
-            if hope is not None:
-                hope.tries += 1
+        hopes = [h for h in (contact, self._lost.get(peer), self._good.get(peer)) if h is not None]
+        for hope in hopes:
+            if not quiet or hope.tries:
+                if hope is contact and not hope.reason:
+                    self._ctx.report("unreachable", address=address, reason=reason)
                 hope.reason = reason
-                most_us = self._ctx.config.dial_max_us
-                hope.retry_us = self._ctx.now_us + backoff_us(self._ctx, hope.tries, most_us)
+            hope.tries += 1
+            most_us = self._ctx.config.dial_max_us
+            hope.retry_us = self._ctx.now_us + backoff_us(self._ctx, hope.tries, most_us)

@@ -19,7 +19,7 @@ from mfd.core.notices import Notices
 from mfd.core.parking import Parking
 from mfd.core.parts import Parts, Wish, sibling_of
 from mfd.core.tasks import relayer, round_told
-from mfd.core.walk import after_round
+from mfd.core.walk import after_round, ranges_of
 from mfd.core.walkers import Walkers
 from mfd.packet.plan import encode_plan
 from mfd.packet.task import LearnResult, LearnTask, Range
@@ -164,16 +164,17 @@ class Rounds:
         steps = int(sum(e.claims.get("steps", 0) for e in good))
         samples = sum(e.claims.get("samples", 0) for e in good)
         progress = after_round(walker.plan, before.progress, clients=len(good), steps=steps)
+        ranges = ranges_of(walker.plan, before.progress, len(before.layers))
         heads = tuple(e.version.digest for e in good if e.version is not None)
         manifest = replace(
             relayer(before, result),
             parents=(version.digest, *heads)[:64],
-            trained=((0, len(before.layers)),),
+            trained=ranges,
             progress=progress,
             claims={"samples": samples, "steps": steps},
         )
         told = [(e.claims, e.carried_bytes) for e in good]
-        fields = round_told(before.progress.lap + 1, walker.plan.laps, len(before.layers), told)
+        fields = round_told(before.progress.lap + 1, walker.plan.laps, ranges, told)
         digests = tuple(ref.digest for ref in result.layers)
         stopped = partial(self._stopped, walker, fields)
         self._commits.commit(walker, version, manifest, digests, stopped)

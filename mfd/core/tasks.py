@@ -140,15 +140,21 @@ def stop_told(
 
 
 def round_told(
-    lap: int, laps: int, layers: int, good: Sequence[tuple[Mapping[str, float], int]]
+    lap: int,
+    laps: int,
+    ranges: Sequence[Range],
+    good: Sequence[tuple[Mapping[str, float], int]],
 ) -> dict[str, str | int | float]:
-    """What is told of a federated round: claims and carried bytes of each holder, summed up."""
+    """What is told of a federated round: claims and carried bytes of each holder, summed up.
+
+    `ranges` are the layers that were to learn.
+    """
     claims = [each for each, _ in good]
     weight = sum(c.get("samples", 0) for c in claims) or 1
     told: dict[str, str | int | float] = {
         "lap": lap,
         "laps": laps,
-        "layers": f"0:{layers}",
+        "layers": shown(ranges),
         "came_bytes": sum(carried for _, carried in good),
         "samples": sum(c.get("samples", 0) for c in claims),
         "steps": sum(c.get("steps", 0) for c in claims),

@@ -89,9 +89,11 @@ class Learner:
         return self._resident
 
     def check_resident(self) -> None:
-        """Raises: LearnError where the resident cannot be built, or its file is of another."""
+        """Raises: LearnError where the resident does not fit, or its file is of another."""
         if self.resident is not None:
-            _ = self.resident.module
+            from mfd.learn.room import check_lives
+
+            check_lives(self.resident.module, self._memory)
 
     def describe(self, name: str) -> dict[str, Any]:
         """Samples and label counts of a holding. Raises: LearnError, HoldingError."""
@@ -207,7 +209,8 @@ class Learner:
 
         module = self._prepare(task, plan, read)
         self._content = {}  # whatever comes: it no longer holds what was loaded
-        claims = visit(module, self.resident, at, *Sharing.of(plan.learn))
+        sharing, options = Sharing.of(plan.learn)
+        claims = visit(module, self.resident, at, sharing, options, budget=self._memory)
         packed = [(layer.index, pack(module, layer)) for layer in self._layers]
         claims["labels"] = float(len(at.holding.labels()))
         return LearnResult(self._changed(task, packed, write), claims)

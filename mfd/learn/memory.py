@@ -46,7 +46,7 @@ from mfd.packet.task import Range
 if TYPE_CHECKING:
     from mfd.learn.stop import Smaller
 
-__all__ = ["Fit", "Meter", "Need", "fit", "is_want_of_memory", "need_of", "state_bytes"]
+__all__ = ["Fit", "Meter", "Need", "fit", "is_want_of_memory", "need_of", "shown", "state_bytes"]
 
 PROBE = 2  # samples run forward to see what autograd keeps
 WIDEST = 3  # times the widest activation: what is made and dropped again on the way back
@@ -297,8 +297,8 @@ class _Room:
         if not self.samples(first):
             names = ", ".join(self._layers[i].name for i in sorted(first))
             raise LearnError(
-                f"training {names} takes {_shown(self.need(first).total(1))} with one sample at a "
-                f"time, and this peer allows {_shown(self.budget)}: raise its memory, or plan "
+                f"training {names} takes {shown(self.need(first).total(1))} with one sample at a "
+                f"time, and this peer allows {shown(self.budget)}: raise its memory, or plan "
                 "smaller blocks"
             )
         return least
@@ -312,7 +312,8 @@ class _Room:
         return Fit(tuple(blocks), micro, estimate, max(0, self.budget - estimate))
 
 
-def _shown(count: int) -> str:
+def shown(count: int) -> str:
+    """Bytes for people, as 1.4 MiB."""
     for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count >= size:
             return f"{count / size:.1f} {unit}"

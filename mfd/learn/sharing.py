@@ -29,6 +29,7 @@ from mfd.learn.prototypes import align
 from mfd.learn.public import consult
 from mfd.learn.pupils import Visit
 from mfd.learn.resident import Resident
+from mfd.learn.room import check_lesson
 from mfd.learn.tables import Table
 
 __all__ = ["SHARES", "Sharing", "Visit", "measure_both", "visit"]
@@ -81,10 +82,13 @@ def visit(
     at: Visit,
     sharing: Sharing,
     options: Options,
+    *,
+    budget: int = 0,
 ) -> dict[str, float]:
     """Let the walker's module, changed in place, and the resident learn. Returns claims.
 
-    A peer without resident only trains a proxy; a table needs one.
+    A peer without resident only trains a proxy; a table needs one. `budget`: bytes that the lesson
+    may take; 0: no limit.
     Raises: LearnError, one sentence; Cancelled. The resident is then as it was.
     """
     if sharing.share != "proxy" and resident is None:
@@ -92,6 +96,8 @@ def visit(
     at_home = None if resident is None else copy.deepcopy(resident.module)
     if at_home is not None:
         _check_takes(at_home, at.holding)
+    proxy = walker if sharing.share == "proxy" else None
+    check_lesson(proxy, at_home, at.holding, options, budget)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(at.seed)
         if sharing.share == "proxy":

@@ -154,6 +154,7 @@ class Node:
         )
         try:
             await self._disk.open(self._state)
+            await self._reports.open(self._state, self._disk)
         except StoreError as exc:
             raise NodeError(str(exc)) from exc
         app = web.Application()

@@ -59,6 +59,7 @@ class Refusal(IntEnum):
     DUPLICATE = 9
     TOKEN = 10
     LATE = 11
+    STOPPING = 12
 
 
 _SENTENCES = {
@@ -73,6 +74,7 @@ _SENTENCES = {
     Refusal.DUPLICATE: "there is already a link to this peer",
     Refusal.TOKEN: "the token of the bulk connection is not known or was used before",
     Refusal.LATE: "the handshake took longer than 5 seconds",
+    Refusal.STOPPING: "the peer at this address is stopping: it is dialled again later",
 }
 
 

@@ -9,17 +9,25 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from mfd.core.effects import Send
 from mfd.core.events import Event, Written
 from mfd.net.frames import FRAME_BYTES_MAX, FrameConnection, Gate
 
-__all__ = ["Link", "bytes_of"]
+__all__ = ["Attempt", "Link", "bytes_of"]
 
 CONTROL_QUEUE_BYTES_MAX = 1 << 20
 BULK_QUEUE_BYTES_MAX = 16 << 20  # the core leaves far less there
+
+
+@dataclass(eq=False, slots=True)
+class Attempt:
+    """What a dial has come to so far."""
+
+    opened: list[FrameConnection] = field(default_factory=list)
+    peer: bytes = b""  # who has proven to be there
 
 
 @dataclass(eq=False, slots=True)

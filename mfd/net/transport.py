@@ -27,7 +27,7 @@ from mfd.net.emulation import Emulation, Wire
 from mfd.net.frames import BufferPool, FrameConnection
 from mfd.net.handshake import Refusal, Refused, Terms
 from mfd.net.keys import KeyPair, verify
-from mfd.net.links import Link, bytes_of
+from mfd.net.links import Attempt, Link, bytes_of
 from mfd.net.tls import Tls
 
 __all__ = ["PATH", "UPGRADE", "Link", "Transport"]
@@ -137,8 +137,7 @@ class Transport:
         connection.send([side.answer(first)])
         token = _fresh()
         answer = side.finish(await connection.receive(), token)
-        if self._yields(side.peer, outbound=False):
-            raise Refused(Refusal.DUPLICATE)
+        self._check_room(side.peer, outbound=False)
         bound = asyncio.get_running_loop().create_future()
         wire = None if self._emulate is None else Wire.of_caps(side.caps)
         pending = _Pending(side.peer, source, token, connection, wire, bound)
@@ -159,9 +158,11 @@ class Transport:
         if pending is None or pending.source != source or pending.control.lost.done():
             raise Refused(Refusal.TOKEN)
         del self._pending[token]
-        if self._stopping or self._yields(pending.peer, outbound=False):
-            pending.control.close("another link to the same peer stands")
-            raise Refused(Refusal.DUPLICATE)
+        try:
+            self._check_room(pending.peer, outbound=False)
+        except Refused as refused:
+            pending.control.close(str(refused))
+            raise
         bulk.send([handshake.bound()])
         pending.bound.set_result(None)
         connections = (pending.control, bulk)
@@ -182,18 +183,20 @@ class Transport:
             del self._dials[address]
 
     async def _dial(self, text: str) -> None:
-        opened: list[FrameConnection] = []
+        attempt, standing = Attempt(), b""
         try:
             address = parse_address(text)
             if address.network not in (None, self._terms.network):
                 raise Refused(Refusal.NETWORK)
             async with asyncio.timeout(HANDSHAKE_SECONDS):
-                await self._connect(address, text, opened)
+                await self._connect(address, text, attempt)
             return
         except Refused as refused:
             reason = str(refused)
-            if refused.here and refused.code is not Refusal.DUPLICATE:  # it may be up over there
-                for connection in opened:
+            if refused.code is Refusal.DUPLICATE:
+                standing = attempt.peer
+            elif refused.here:  # not of a duplicate, which may be up over there
+                for connection in attempt.opened:
                     connection.send([handshake.refusal(refused.code)])
         except TimeoutError:
             reason = f"no answer within {HANDSHAKE_SECONDS:.0f} seconds"
@@ -201,14 +204,14 @@ class Transport:
             reason = "nobody listens there"
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             reason = str(exc)
-        for connection in opened:
+        for connection in attempt.opened:
             connection.close(reason)
         self._dials.pop(text, None)  # before the core is told: it may dial again at once
-        self._post(DialFailed(text, reason))
+        self._post(DialFailed(text, reason, standing))
 
-    async def _connect(self, address: Address, text: str, opened: list[FrameConnection]) -> None:
+    async def _connect(self, address: Address, text: str, attempt: Attempt) -> None:
         wire = (self._emulate or {}).get(text)
-        control, certificate = await self._open(address, opened)
+        control, certificate = await self._open(address, attempt.opened)
         side = handshake.Dialler(
             self._keys,
             verify,
@@ -220,11 +223,11 @@ class Transport:
         )
         control.send([side.hello()])
         answer = side.answer(await control.receive())
-        if self._yields(side.peer, outbound=True):
-            raise Refused(Refusal.DUPLICATE)
+        attempt.peer = side.peer
+        self._check_room(side.peer, outbound=True)
         control.send([answer])
         token = side.finish(await control.receive())
-        bulk, again = await self._open(address, opened)
+        bulk, again = await self._open(address, attempt.opened)
         if again != certificate:
             raise Refused(Refusal.PROOF)
         bulk.send([handshake.bind_bulk(token)])
@@ -250,6 +253,8 @@ class Transport:
         below = response.connection
         if response.status != 101 or below is None or below.transport is None:
             response.close()
+            if response.status == 503:
+                raise Refused(Refusal.STOPPING, here=False)
             raise ConnectionError(
                 f"{address.authority} answered with HTTP status {response.status} "
                 "instead of a link: check the address, or try again later"
@@ -296,6 +301,13 @@ class Transport:
             return old.outbound or peer < me
         return old.outbound and me < peer
 
+    def _check_room(self, peer: bytes, *, outbound: bool) -> None:
+        """Raise Refused where a new link to `peer` is not to come up here."""
+        if self._stopping:
+            raise Refused(Refusal.STOPPING)
+        if self._yields(peer, outbound=outbound):
+            raise Refused(Refusal.DUPLICATE)
+
     def _stand(
         self,
         peer: bytes,
@@ -306,8 +318,7 @@ class Transport:
         wire: Wire | None,
     ) -> None:
         """Bring a link up, or raise Refused where one to this peer stays."""
-        if self._stopping or self._yields(peer, outbound=outbound):
-            raise Refused(Refusal.DUPLICATE)
+        self._check_room(peer, outbound=outbound)
         for old in [link for link in self.links.values() if link.peer == peer]:
             self.close_link(old.number, "another link to the same peer took its place")
         self._count += 1

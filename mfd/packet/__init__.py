@@ -41,6 +41,7 @@ from mfd.packet.tensors import DTYPES, Buffer, Tensor
 if TYPE_CHECKING:
     from mfd.packet.choosing import Choice, Speeds, choose, choose_all
     from mfd.packet.committing import Committed, Way, commit
+    from mfd.packet.cutting import cut_by_name
     from mfd.packet.damage import Survey, survey
     from mfd.packet.merging import merge
     from mfd.packet.pieces import (
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 LATER = {
     "choosing": ("Choice", "Speeds", "choose", "choose_all"),
     "committing": ("Committed", "Way", "commit"),
+    "cutting": ("cut_by_name",),
     "merging": ("merge",),
     "pieces": (
         "Assembly",
@@ -148,6 +150,7 @@ __all__ = [
     "chunk_root",
     "chunks_of",
     "commit",
+    "cut_by_name",
     "decode",
     "decode_chunk",
     "decode_envelope",

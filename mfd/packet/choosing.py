@@ -18,6 +18,7 @@ from itertools import accumulate
 
 from mfd.packet.carried import CarriedObject
 from mfd.packet.chunks import COMPACT, NEEDS_BASE, Encoding, coded_share, encode_chunk
+from mfd.packet.given import as_view, check_link
 from mfd.packet.layout import Items, Layout
 from mfd.packet.packet import Packet, bases_of, carried
 from mfd.packet.planes import native
@@ -73,6 +74,7 @@ def choose_all(
     `base` is a packet that the receiver holds.
     Raises: ValueError for a link that carries nothing; PacketError for a base that is not sound.
     """
+    check_link(link_bps)
     bases = bases_of(packet, base)
     chosen = {}
     for item in carried(packet):
@@ -92,9 +94,10 @@ def choose(
     unless told.
     Raises: ValueError for an object of no bytes or a link that carries nothing.
     """
-    total = sum(memoryview(part).nbytes for part in parts)
-    if not total or not link_bps > 0:
-        raise ValueError(f"{total} bytes over a link of {link_bps} bit/s: nothing to choose")
+    check_link(link_bps)
+    total = sum(as_view(part, "an object").nbytes for part in parts)
+    if not total:
+        raise ValueError("an object of no bytes: nothing to choose")
     speeds = speeds or (NATIVE if native else NUMPY)
     pieces = _pieces(parts, total, memoryview(base or b"").cast("B"))
     probed = sum(len(piece.raw) for piece in pieces)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mfd.packet.floats import Array, narrow, require_subnormals, to_bf16, widen
+from mfd.packet.given import check_map
 from mfd.packet.quantise import (
     BLOCK,
     GRIDS,
@@ -27,7 +28,7 @@ from mfd.packet.quantise import (
     sign_scales,
     sign_steps,
 )
-from mfd.packet.tensors import DTYPES, Tensor
+from mfd.packet.tensors import DTYPES, Tensor, named_tensor
 from mfd.packet.topk import commit_largest
 
 __all__ = ["Committed", "Way", "commit"]
@@ -90,7 +91,8 @@ def commit(
     if (base is not None) != way.needs_base:
         raise ValueError(f"{way} {'needs a base' if way.needs_base else 'takes no base'}")
     require_subnormals()
-    found = {name: Tensor.of(value) for name, value in tensors.items()}
+    check_map(tensors, "a layer", "tensor names to arrays")
+    found = {name: named_tensor(name, value) for name, value in tensors.items()}
     touched = {name for name, tensor in found.items() if way.commits(tensor.dtype)}
     residual = residual or {}
     if strays := residual.keys() - touched:

@@ -23,6 +23,7 @@ from mfd.packet.carried import (
 from mfd.packet.chunks import decode_chunk
 from mfd.packet.envelope import IndexEntry
 from mfd.packet.errors import Fault, PacketError
+from mfd.packet.given import as_view
 from mfd.packet.limits import DECODED_BYTES_MAX
 from mfd.packet.objects import Buffer, chunk_digest
 from mfd.packet.packet import Head, Held, Packet, holder, read_head
@@ -111,7 +112,7 @@ def survey(
 
     Raises: PacketError where the headers are not sound: then nothing tells what the rest is.
     """
-    view = memoryview(buffer).cast("B").toreadonly()
+    view = as_view(buffer, "a packet")
     head = read_head(view, verify, decoded_bytes_max)
     names: dict[bytes, tuple[str, ...]] = {}
     for ref in head.manifest.layers:

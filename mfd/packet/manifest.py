@@ -52,6 +52,21 @@ __all__ = [
 MANIFEST_DOMAIN = "mfd.manifest.v1"
 VISITED_BYTES = 8  # of a peer id: enough to tell the few hundred peers of one lap apart
 U32_MAX = (1 << 32) - 1
+FIELD_NAMES = {  # of the manifest, for whoever makes one
+    "0": "walker",
+    "1": "claims",
+    "2": "model",
+    "3": "software",
+    "4": "seq",
+    "6": "parents",
+    "8": "layers",
+    "10": "kind",
+    "12": "plan",
+    "14": "trained",
+    "16": "scale",
+    "18": "trainer",
+    "20": "progress",
+}
 ABSENT = object()  # nothing in a field (nil) is not the same as no field
 
 
@@ -146,7 +161,9 @@ def pack_manifest(manifest: Manifest) -> tuple[bytes, Manifest]:
     try:
         return body, decode_manifest(body)
     except PacketError as exc:
-        raise ValueError(f"this manifest cannot travel: {exc}") from exc
+        name = FIELD_NAMES.get(exc.where.rpartition(" ")[2], "")
+        which = f" ({name})" if name and exc.where.startswith("manifest field") else ""
+        raise ValueError(f"this manifest cannot travel{which}: {exc}") from exc
 
 
 def _finite(value: Claim) -> Claim:

@@ -63,6 +63,8 @@ def merge(
     Raises: ValueError, one sentence, for a part that does not fit; PacketError.
     """
     require_subnormals()
+    if not all(isinstance(part, tuple | list) and len(part) == 2 for part in parts):
+        raise TypeError("the parts of a merge are pairs: (packet or layers, weight)")
     for number, (_, weight) in enumerate(parts):
         if not 0 < weight < inf:
             raise ValueError(f"part {number} weighs {weight}: a weight is a number above 0")

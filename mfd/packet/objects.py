@@ -17,6 +17,7 @@ import msgpack
 from blake3 import blake3
 
 from mfd.packet.errors import Fault, PacketError
+from mfd.packet.given import as_view, check_map, name_bytes
 from mfd.packet.limits import (
     ALIGN_BYTES,
     CHUNK_BYTES,
@@ -27,7 +28,7 @@ from mfd.packet.limits import (
     TABLE_BYTES_MAX,
     TENSORS_MAX,
 )
-from mfd.packet.tensors import DTYPES, Buffer, Tensor
+from mfd.packet.tensors import DTYPES, Buffer, Tensor, named_tensor
 
 __all__ = [
     "DTYPES",
@@ -102,12 +103,12 @@ def pack_lazily(load: Callable[[], Mapping[str, Any]]) -> LazyLayer:
 def _lay_out(tensors: Mapping[str, Any]) -> list[Buffer]:
     if sys.byteorder != "little":  # pragma: no cover - no such machine in reach
         raise RuntimeError("mfd.packet needs a little-endian machine")
-    items = sorted((name.encode(), Tensor.of(value)) for name, value in tensors.items())
+    check_map(tensors, "a layer", "tensor names to arrays")
+    rows = ((name_bytes(name, "tensor"), name, value) for name, value in tensors.items())
+    items = sorted(((key, named_tensor(name, value)) for key, name, value in rows), key=_key)
     if len(items) > TENSORS_MAX:
         raise ValueError(f"{len(items)} tensors in one layer; the limit is {TENSORS_MAX}")
     for key, tensor in items:
-        if not 0 < len(key) <= NAME_BYTES_MAX:
-            raise ValueError(f"tensor name {key!r}: 1 to {NAME_BYTES_MAX} bytes are allowed")
         if len(tensor.shape) > RANK_MAX:
             raise ValueError(f"tensor {key.decode()!r} has rank {len(tensor.shape)} > {RANK_MAX}")
     table = _pack_table([(k, t.dtype, t.shape, len(t.data)) for k, t in items])
@@ -120,6 +121,10 @@ def _lay_out(tensors: Mapping[str, Any]) -> list[Buffer]:
             parts.append(bytes(pad))
             size += pad
     return parts
+
+
+def _key(item: tuple[bytes, Tensor]) -> bytes:
+    return item[0]
 
 
 def object_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
@@ -183,7 +188,7 @@ def unpack_layer(buffer: Buffer) -> dict[str, Tensor]:
     The digest is the caller's business: content is checked when it arrives, once.
     Raises: PacketError, whatever the bytes.
     """
-    view = memoryview(buffer).cast("B")
+    view = as_view(buffer, "a layer")
     table_bytes, rows = read_table(view)
     offset = HEAD_BYTES + table_bytes
     offset = _skip_padding(view, offset)

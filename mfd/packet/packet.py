@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from struct import Struct
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from mfd.packet.carried import (
@@ -23,9 +22,11 @@ from mfd.packet.carried import (
     encode_object,
 )
 from mfd.packet.chunks import Encoding
-from mfd.packet.envelope import NOWHERE, Envelope, decode_envelope, encode_envelope
+from mfd.packet.envelope import NOWHERE, Envelope, encode_envelope
 from mfd.packet.errors import Fault, PacketError
-from mfd.packet.limits import ALIGN_BYTES, DECODED_BYTES_MAX, DIGEST_BYTES, MANIFEST_BYTES_MAX
+from mfd.packet.given import as_view, check_layer_name, check_signer, check_verify
+from mfd.packet.heads import FORMAT, MAGIC, PREAMBLE, Head, head_bytes, named, read_head
+from mfd.packet.limits import ALIGN_BYTES, DECODED_BYTES_MAX, DIGEST_BYTES, LAYERS_MAX
 from mfd.packet.manifest import (
     Claim,
     Kind,
@@ -33,7 +34,6 @@ from mfd.packet.manifest import (
     decode_manifest,
     pack_manifest,
     sign_manifest,
-    verify_manifest,
 )
 from mfd.packet.objects import (
     Buffer,
@@ -44,7 +44,7 @@ from mfd.packet.objects import (
     pack_lazily,
     unpack_layer,
 )
-from mfd.packet.signing import SIGNATURE_BYTES, Signer, Verifier
+from mfd.packet.signing import Signer, Verifier
 from mfd.packet.task import LayerRef
 from mfd.packet.tensors import Tensor
 
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMAT",
     "MAGIC",
+    "PREAMBLE",
     "Chosen",
     "Head",
     "Held",
@@ -68,15 +69,13 @@ __all__ = [
     "named",
     "pack_head",
     "read_head",
+    "require_packet",
 ]
 
-MAGIC = b"\x93MFD"  # no text begins with this byte in ASCII or UTF-8
-FORMAT = 1
-PREAMBLE = Struct("<4sBBHIHH")
 NOBODY = bytes(DIGEST_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Packet:
     """A manifest with its signature, an envelope, and objects by digest."""
 
@@ -85,6 +84,17 @@ class Packet:
     signature: bytes  # 64 bytes, or none: for local use
     objects: Mapping[bytes, LayerObject | LazyLayer | CarriedObject]
     envelope: Envelope = NOWHERE  # its index is written anew by `encode`
+
+    def __repr__(self) -> str:
+        refs = self.manifest.layers
+        here = sum(ref.digest in self.objects for ref in refs)
+        size = sum(ref.raw_bytes for ref in refs)
+        by = f"signed by {self.manifest.trainer.hex()[:8]}" if self.signature else "not signed"
+        walker = self.manifest.walker.hex()[:8]
+        return (
+            f"<Packet: walker {walker}, version {self.manifest.seq}, {here} of {len(refs)} layers "
+            f"here, {size} bytes raw in all, {by}>"
+        )
 
     @classmethod
     def of(
@@ -99,7 +109,9 @@ class Packet:
 
         Raises: ValueError where the manifest breaks a rule or does not name an object.
         """
-        by_digest = {item.digest: item for item in objects}
+        if not isinstance(manifest, Manifest):
+            raise TypeError(f"a packet has a Manifest, not a {type(manifest).__name__}")
+        by_digest = {_require_object(item).digest: item for item in objects}
         if strangers := by_digest.keys() - named(manifest).keys():
             raise ValueError(f"the manifest names no object {min(strangers).hex()}")
         if signer:
@@ -134,15 +146,18 @@ class Packet:
         if not isinstance(tensors, Mapping):
             kind = type(tensors).__name__
             raise TypeError(f"a packet is made of a map of names to arrays, not of a {kind}")
+        if signer is not None:
+            check_signer(signer)
         layered = [isinstance(value, Mapping) or _loads(value) for value in tensors.values()]
         if any(layered) and not all(layered):
             raise TypeError("either all values are arrays, or all are layers: maps of arrays")
-        nested = any(layered)
-        layers = dict(tensors) if nested else {"model": tensors}
-        packed = {
-            name: pack_lazily(layer) if _loads(layer) else pack_layer(layer)
-            for name, layer in layers.items()
-        }
+        layers = dict(tensors) if any(layered) else {"model": tensors}
+        if len(layers) > LAYERS_MAX:
+            raise ValueError(
+                f"{len(layers)} layers: a packet has at most {LAYERS_MAX}; put neighbours into one "
+                "layer, as cut_by_name does"
+            )
+        packed = {check_layer_name(name): _pack(name, layer) for name, layer in layers.items()}
         manifest = Manifest(
             walker=walker,
             model=model,
@@ -167,6 +182,9 @@ class Packet:
         """
         item = self.objects.get(digest)
         if item is None:
+            if not isinstance(digest, bytes):
+                kind = type(digest).__name__
+                raise TypeError(f"an object is asked for by its digest, 32 bytes, not by a {kind}")
             raise PacketError(Fault.OBJECT, digest.hex()[:16])
         return item.buffer(mapped) if isinstance(item, CarriedObject) else item.tobytes()
 
@@ -175,6 +193,11 @@ class Packet:
 
         Raises: PacketError; IndexError where the model has no such layer.
         """
+        count = len(self.manifest.layers)
+        if not isinstance(index, int):
+            raise TypeError(f"a layer is asked for by its number, 0 to {count - 1}, not {index!r}")
+        if not -count <= index < count:
+            raise IndexError(f"there is no layer {index}: this model has layers 0 to {count - 1}")
         return unpack_layer(self.object(self.manifest.layers[index].digest, mapped))
 
     def tensors(self, mapped: Mapped = map) -> dict[str, dict[str, Tensor]]:
@@ -197,6 +220,32 @@ class Packet:
                 raise PacketError(Fault.DIGEST, f"object {item.digest.hex()[:16]}")
 
 
+def _pack(name: str, layer: Any) -> LayerObject | LazyLayer:
+    if _loads(layer):
+        return pack_lazily(layer)
+    try:
+        return pack_layer(layer)
+    except (TypeError, ValueError) as exc:
+        kind = TypeError if isinstance(exc, TypeError) else ValueError
+        raise kind(f"layer {name!r}: {exc}") from exc
+
+
+def _require_object(item: Any) -> LayerObject | LazyLayer | CarriedObject:
+    if not isinstance(item, LayerObject | LazyLayer | CarriedObject):
+        kind = type(item).__name__
+        raise TypeError(f"an object of a packet is what pack_layer or wrap_object make, not {kind}")
+    return item
+
+
+def require_packet(value: object, what: str = "a packet") -> None:
+    """Raise TypeError where a caller gives something else for a Packet."""
+    if not isinstance(value, Packet):
+        kind = type(value).__name__
+        hint = "decode it first" if isinstance(value, bytes | bytearray | memoryview) else ""
+        hint = hint or "make one with Packet.from_tensors, or decode one"
+        raise TypeError(f"{what} is given as a Packet, not as {kind}: {hint}")
+
+
 def _loads(layer: object) -> TypeGuard[Callable[[], Mapping[str, Any]]]:
     return callable(layer) and not isinstance(layer, Mapping)
 
@@ -215,7 +264,10 @@ def encoding_of(digest: bytes, chosen: Chosen) -> Encoding:
     if not isinstance(chosen, Mapping | Encoding):
         raise TypeError(f"{chosen!r} is no encoding: give Encoding.PLANES or another, or a map")
     found = chosen if isinstance(chosen, Encoding) else chosen.get(digest, Encoding.PLANES)
-    return found if isinstance(found, Encoding) else found.encoding
+    encoding = found if isinstance(found, Encoding) else getattr(found, "encoding", None)
+    if not isinstance(encoding, Encoding):
+        raise TypeError(f"{found!r} is no encoding: give Encoding.PLANES or another, or a Choice")
+    return encoding
 
 
 def bases_of(packet: Packet, base: Packet | None) -> dict[bytes, Base]:
@@ -223,10 +275,10 @@ def bases_of(packet: Packet, base: Packet | None) -> dict[bytes, Base]:
 
     Raises: PacketError where the base is not sound.
     """
+    require_packet(packet)
     if base is None:
         return {}
-    if not isinstance(base, Packet):
-        raise TypeError(f"a base is a Packet, not {type(base).__name__}: decode it first")
+    require_packet(base, "a base")
     before = {ref.name: ref.digest for ref in base.manifest.layers if ref.digest in base.objects}
     return {
         ref.digest: Base(before[ref.name], base.object(before[ref.name]))
@@ -270,6 +322,7 @@ def pack_head(packet: Packet, envelope: Envelope) -> bytes:
 
     Raises: ValueError for an envelope that cannot travel.
     """
+    require_packet(packet)
     first, body, signature = encode_envelope(envelope), packet.manifest_bytes, packet.signature
     preamble = PREAMBLE.pack(MAGIC, FORMAT, 0, len(first), len(body), len(signature), 0)
     head = b"".join([preamble, first, body, signature])
@@ -282,6 +335,9 @@ def holder(held: Held | None) -> Callable[[bytes], Buffer | None]:
         return lambda _: None
     if isinstance(held, Packet):
         return lambda digest: held.object(digest) if digest in held.objects else None
+    if not isinstance(held, Mapping):
+        kind = type(held).__name__
+        raise TypeError(f"`held` is a Packet, or raw objects by digest, not a {kind}")
     return held.get
 
 
@@ -299,7 +355,8 @@ def decode(
     With `verify`, an unsigned packet is refused. `held` are the objects upon which others build.
     Raises: PacketError, whatever the bytes.
     """
-    view = memoryview(buffer).cast("B").toreadonly()
+    view = as_view(buffer, "a packet")
+    check_verify(verify)
     head = read_head(view, verify, decoded_bytes_max)
     end = head.size
     objects = {}
@@ -313,84 +370,3 @@ def decode(
     if end != len(view):
         raise PacketError(Fault.TRAILING, f"{len(view) - end} bytes after the last object")
     return Packet(head.manifest, head.manifest_bytes, head.signature, objects, head.envelope)
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What stands before the objects of a packet."""
-
-    manifest: Manifest
-    manifest_bytes: bytes
-    signature: bytes
-    envelope: Envelope
-    size: int  # bytes up to the first object
-
-
-def head_bytes(preamble: memoryview) -> int:
-    """Return how many bytes stand before the objects of the packet that begins so.
-
-    Raises: PacketError, whatever the bytes.
-    """
-    size = PREAMBLE.size + sum(_read_preamble(preamble))
-    return size + -size % ALIGN_BYTES
-
-
-def read_head(
-    view: memoryview, verify: Verifier | None, decoded_bytes_max: int = DECODED_BYTES_MAX
-) -> Head:
-    """Read what stands before the objects; the index agrees with the manifest.
-
-    Raises: PacketError, whatever the bytes.
-    """
-    envelope_bytes, manifest_bytes, signature_bytes = _read_preamble(view)
-    start = PREAMBLE.size
-    envelope_end = start + envelope_bytes
-    manifest_end = envelope_end + manifest_bytes
-    head_end = manifest_end + signature_bytes
-    end = head_end + -head_end % ALIGN_BYTES
-    if len(view) < end:
-        raise PacketError(Fault.TRUNCATED, "headers")
-    if view[head_end:end] != bytes(end - head_end):
-        raise PacketError(Fault.PADDING, "after the signature")
-    body = bytes(view[envelope_end:manifest_end])
-    signature = bytes(view[manifest_end:head_end])
-    manifest = verify_manifest(body, signature, verify) if verify else decode_manifest(body)
-    envelope = decode_envelope(view[start:envelope_end])
-    _check_index(manifest, envelope, decoded_bytes_max)
-    return Head(manifest, body, signature, envelope, end)
-
-
-def _read_preamble(view: memoryview) -> tuple[int, int, int]:
-    if bytes(view[:4]) != MAGIC[: len(view)]:
-        raise PacketError(Fault.MAGIC)
-    if len(view) < PREAMBLE.size:
-        raise PacketError(Fault.TRUNCATED, "preamble")
-    _, version, flags, envelope, manifest, signature, reserved = PREAMBLE.unpack_from(view)
-    if version != FORMAT or flags or reserved:
-        raise PacketError(Fault.FORMAT, f"format {version}, flags {flags}, reserved {reserved}")
-    if manifest > MANIFEST_BYTES_MAX:
-        raise PacketError(Fault.LIMIT, f"manifest of {manifest} bytes")
-    if signature not in (0, SIGNATURE_BYTES):
-        raise PacketError(Fault.FORMAT, f"signature of {signature} bytes")
-    return envelope, manifest, signature
-
-
-def named(manifest: Manifest) -> dict[bytes, int | None]:
-    """Digest -> raw bytes, where the manifest tells, of every object that may travel with it."""
-    found: dict[bytes, int | None] = {ref.digest: ref.raw_bytes for ref in manifest.layers}
-    found.setdefault(manifest.plan, None)
-    return found
-
-
-def _check_index(manifest: Manifest, envelope: Envelope, decoded_bytes_max: int) -> None:
-    sizes = named(manifest)
-    decoded = 0
-    for entry in envelope.index:
-        where = f"object {entry.digest.hex()[:16]}"
-        if entry.digest not in sizes:
-            raise PacketError(Fault.FIELD, f"the manifest does not name {where}")
-        if sizes[entry.digest] not in (None, entry.raw_bytes):
-            raise PacketError(Fault.FIELD, f"the manifest tells another size of {where}")
-        decoded += entry.raw_bytes if entry.encoding != Encoding.RAW else 0
-    if decoded > decoded_bytes_max:
-        raise PacketError(Fault.LIMIT, f"{decoded} decoded bytes, at most {decoded_bytes_max}")

@@ -21,6 +21,7 @@ import numpy as np
 from mfd.packet.carried import Base, CarriedObject, encode_bodies, raw_size
 from mfd.packet.chunks import Encoding, decode_chunk
 from mfd.packet.errors import Fault, PacketError
+from mfd.packet.given import as_view
 from mfd.packet.limits import (
     CHUNK_BYTES,
     DECODED_BYTES_MAX,
@@ -39,6 +40,7 @@ from mfd.packet.packet import (
     holder,
     named,
     pack_head,
+    require_packet,
 )
 from mfd.packet.signing import KEY_BYTES, SIGNATURE_BYTES
 
@@ -83,6 +85,8 @@ class Piece:
 
 def encode_piece(piece: Piece) -> list[Buffer]:
     """Return a piece as parts to be written one after the other; the body is not copied."""
+    if not isinstance(piece, Piece):
+        raise TypeError(f"encode_piece takes a Piece, not a {type(piece).__name__}")
     head = HEAD.pack(
         MAGIC,
         FORMAT,
@@ -104,7 +108,7 @@ def decode_piece(buffer: Buffer) -> Piece:
 
     Raises: PacketError, whatever the bytes.
     """
-    view = memoryview(buffer).cast("B").toreadonly()
+    view = as_view(buffer, "a piece")
     if bytes(view[:4]) != MAGIC[: len(view)]:
         raise PacketError(Fault.MAGIC, "piece")
     if len(view) < HEAD.size:
@@ -148,6 +152,7 @@ def _check_piece(piece: Piece) -> None:
 
 def head_of(packet: Packet) -> bytes:
     """Return the packet without its objects: what an `Assembly` begins with."""
+    require_packet(packet)
     return pack_head(packet, replace(packet.envelope, index=()))
 
 
@@ -214,6 +219,7 @@ class Assembly:
         room: Room | None = None,
         decoded_bytes_max: int = DECODED_BYTES_MAX,
     ) -> None:
+        require_packet(head, "the head of an Assembly")
         self._head = head
         self._holds = holder(held)
         self._room = room or (lambda _, size: np.empty(size, np.uint8).data)

@@ -24,7 +24,7 @@ from mfd.packet.limits import (
 )
 from mfd.packet.objects import Buffer
 
-__all__ = ["MODES", "ORDERS", "PLAN_DOMAIN", "Plan", "decode_plan", "encode_plan"]
+__all__ = ["HOLDERS_MAX", "MODES", "ORDERS", "PLAN_DOMAIN", "Plan", "decode_plan", "encode_plan"]
 
 PLAN_DOMAIN = "mfd.plan.v1"
 MODES = ("snake", "walk", "fedavg", "gossip", "distill")

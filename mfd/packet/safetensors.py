@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from mfd.packet.errors import Fault, PacketError
+from mfd.packet.given import as_view, check_map
 from mfd.packet.limits import NAME_BYTES_MAX, OBJECT_BYTES_MAX, RANK_MAX, TENSORS_MAX
-from mfd.packet.tensors import DTYPES, Buffer, Tensor
+from mfd.packet.tensors import DTYPES, Buffer, Tensor, named_tensor
 
 __all__ = ["SafeTensors", "map_safetensors", "read_safetensors", "write_safetensors"]
 
@@ -71,7 +72,7 @@ def read_safetensors(buffer: Buffer | mmap) -> SafeTensors:
 
     Raises: PacketError, whatever the bytes.
     """
-    view = memoryview(buffer).cast("B").toreadonly()
+    view = as_view(buffer, "a safetensors file")
     if len(view) < LENGTH_BYTES:
         raise PacketError(Fault.TRUNCATED, "safetensors length")
     header_bytes = int.from_bytes(view[:LENGTH_BYTES], "little")
@@ -162,7 +163,8 @@ def write_safetensors(
 
     Raises: ValueError for what the form cannot carry; TypeError as Tensor.of.
     """
-    found = {name: Tensor.of(value) for name, value in tensors.items()}
+    check_map(tensors, "a safetensors file", "tensor names to arrays")
+    found = {name: named_tensor(name, value) for name, value in tensors.items()}
     for name, tensor in found.items():
         if tensor.dtype not in THEIRS:
             raise ValueError(f"safetensors has no {tensor.dtype} ({name}): save as .mfd instead")

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from mfd.packet.committing import Way, commit
+from mfd.packet.given import check_map
 from mfd.packet.limits import OBJECT_BYTES_MAX, RANK_MAX
 from mfd.packet.manifest import Scale
 from mfd.packet.packet import Packet
 from mfd.packet.plan import decode_plan
 from mfd.packet.signing import KEY_BYTES, SIGNATURE_BYTES
-from mfd.packet.tensors import Tensor
+from mfd.packet.tensors import Tensor, named_tensor
 
 __all__ = ["Axes", "Cut", "Layers", "axes_in", "layers_of", "scale"]
 
@@ -128,8 +129,11 @@ def layers_of(source: Packet | Layers) -> dict[str, dict[str, Tensor]]:
     """Return the tensors of a packet, or of layers given as arrays. Raises: as Tensor.of."""
     if isinstance(source, Packet):
         return source.tensors()
+    check_map(source, "a model", "layer names to tensors, or a Packet")
+    for layer, tensors in source.items():
+        check_map(tensors, f"layer {layer!r}", "tensor names to arrays")
     return {
-        layer: {name: Tensor.of(value) for name, value in tensors.items()}
+        layer: {name: named_tensor(name, value) for name, value in tensors.items()}
         for layer, tensors in source.items()
     }
 
@@ -156,6 +160,8 @@ def scale(
     Without `axes` those count that the recipe names in the plan which the packet carries.
     Raises: ValueError, one sentence, where the model cannot be scaled so; PacketError.
     """
+    if not isinstance(by, Scale):
+        raise TypeError(f"a model is scaled by a Scale, such as Scale(Fraction(1, 4)), not {by!r}")
     if axes is None:
         axes = axes_in(source) if isinstance(source, Packet) else Axes()
     if by.bits not in WAYS:

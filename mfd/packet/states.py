@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mfd.packet.tensors import Tensor
+from mfd.packet.given import check_map
+from mfd.packet.tensors import Tensor, named_tensor
 
 __all__ = ["State", "from_state_dict", "to_state_dict"]
 
@@ -38,12 +39,13 @@ def from_state_dict(state: Mapping[str, Any]) -> State:
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     first: dict[tuple[object, ...], str] = {}
+    check_map(state, "a state_dict", "tensor names to tensors")
     for name, value in state.items():
         place = _place(name, value)
         if place is not None and place in first:
             aliases[name] = first[place]
         else:
-            tensors[name] = Tensor.of(value)
+            tensors[name] = named_tensor(name, value)
             if place is not None:
                 first[place] = name
     return State(tensors, aliases)
@@ -75,6 +77,8 @@ def to_state_dict(state: State | Mapping[str, Tensor]) -> dict[str, Any]:
     WARNING: they view memory that may be read-only; read them, or `clone` them.
     Raises: RuntimeError as Tensor.torch; KeyError for an alias of a tensor that is not there.
     """
+    if not isinstance(state, State):
+        check_map(state, "a state", "tensor names to Tensors")
     found = state if isinstance(state, State) else State(dict(state))
     loaded = {name: tensor.torch() for name, tensor in found.tensors.items()}
     return loaded | {name: loaded[kept] for name, kept in found.aliases.items()}

@@ -29,6 +29,7 @@ from mfd.packet.carried import (
 from mfd.packet.chunks import Encoding, decode_chunk
 from mfd.packet.envelope import IndexEntry
 from mfd.packet.errors import Fault, PacketError
+from mfd.packet.given import as_view
 from mfd.packet.limits import DECODED_BYTES_MAX
 from mfd.packet.objects import Buffer, chunk_digest
 from mfd.packet.packet import (
@@ -125,7 +126,7 @@ class StreamDecoder:
         if self._error is not None:
             raise self._error
         found: list[Head | RawChunk] = []
-        view = memoryview(data).cast("B")
+        view = as_view(data, "a stream")
         try:
             while len(view):
                 piece = view[: max(self._wanted - len(self._buffer), 0)]
@@ -218,6 +219,8 @@ def read_stream(
 
     Raises: PacketError, whatever the bytes; what `read` raises.
     """
+    if not callable(read):
+        raise TypeError("read_stream is given a function that reads, such as file.read")
     decoder = StreamDecoder(verify, held=held, decoded_bytes_max=decoded_bytes_max)
     while data := read(READ_BYTES):
         yield from decoder.feed(data)

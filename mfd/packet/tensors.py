@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DTYPES", "Buffer", "Tensor"]
+__all__ = ["DTYPES", "Buffer", "Tensor", "named_tensor"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -94,7 +94,7 @@ class Tensor:
             return value
         if "torch" in sys.modules and isinstance(value, sys.modules["torch"].Tensor):
             return _borrow_torch(value)
-        array = np.asarray(value)
+        array = _as_array(value)
         name = _OF_NUMPY.get(array.dtype.newbyteorder("="))
         if name is None:
             raise _unknown(array.dtype)
@@ -147,8 +147,13 @@ class _Writable:
 def _borrow_torch(value: Any) -> Tensor:
     torch = sys.modules["torch"]
     name = _OF_TORCH.get(str(value.dtype))
-    if name is None or value.layout is not torch.strided:
-        raise _unknown(f"{value.dtype}, {value.layout}")
+    if value.layout is not torch.strided:
+        raise _unknown(f"{value.dtype}, {value.layout}", "; make it dense first, with to_dense()")
+    if name is None:
+        hint = "; turn it into numbers first, with dequantize()" if value.is_quantized else ""
+        raise _unknown(value.dtype, hint)
+    if value.device.type == "meta":
+        raise TypeError("it is a meta tensor, with a shape but no values: load its values first")
     shape = tuple(value.shape)
     plain = value.detach()
     if not plain.is_contiguous() or plain.device.type != "cpu" or plain.is_conj() or plain.is_neg():
@@ -158,5 +163,26 @@ def _borrow_torch(value: Any) -> Tensor:
     return Tensor(name, shape, plain.reshape(-1).view(torch.uint8).numpy().data.toreadonly())
 
 
-def _unknown(dtype: object) -> TypeError:
-    return TypeError(f"element type {dtype} cannot travel; known: {', '.join(DTYPES)}")
+def _as_array(value: Any) -> np.ndarray[Any, Any]:
+    """Raises: TypeError for what is no array of numbers."""
+    if isinstance(value, bytes | str | dict):  # numpy would make texts and objects of them
+        raise TypeError(f"a value of type {type(value).__name__} is no array: only tensors travel")
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of unlike lengths
+        raise TypeError(f"this {type(value).__name__} is no array: its rows are unlike") from None
+    if array.dtype == object and not isinstance(value, np.ndarray):
+        raise TypeError(f"a value of type {type(value).__name__} is no array: only tensors travel")
+    return array
+
+
+def named_tensor(name: str, value: Any) -> Tensor:
+    """`Tensor.of`, with the tensor's name in what is said. Raises: TypeError."""
+    try:
+        return Tensor.of(value)
+    except TypeError as exc:
+        raise TypeError(f"tensor {name!r}: {exc}") from exc
+
+
+def _unknown(dtype: object, hint: str = "") -> TypeError:
+    return TypeError(f"element type {dtype} cannot travel; known: {', '.join(DTYPES)}{hint}")

@@ -209,7 +209,9 @@ class Wires:
             self.world.happen(host, DialFailed(address, "connection refused"), REFUSED_US)
         elif wire.link is not None and all(wire.link.up):
             # it stands already: the other end has dialled at the same time
-            self.world.happen(host, DialFailed(address, "there is already a link"), REFUSED_US)
+            standing = self.world.hosts[wire.ends[1 - side]].key.public_key
+            failed = DialFailed(address, "there is already a link", standing)
+            self.world.happen(host, failed, REFUSED_US)
         else:
             self.connect(wire, side, address)
 

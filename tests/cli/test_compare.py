@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
+import os
 import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -23,7 +25,7 @@ from mfd.cli.comparing import (
     read_lines,
     resolve,
 )
-from mfd.cli.contest import open_order
+from mfd.cli.contest import opened
 from mfd.cli.errors import Misuse
 from mfd.cli.main import main
 from mfd.cli.page import csv_text
@@ -159,8 +161,9 @@ def test_a_config_of_somebody_else_neither_leaves_its_folder_nor_runs_code(
 
 @pytest.mark.parametrize("name", ["..", ".", ".hidden", "a/b", "-x"])
 def test_a_name_is_one_folder_below(name: str, tmp_path: Path) -> None:
-    with pytest.raises(Misuse, match="letters, digits and"):
-        open_order(Order(["snake"], data="sklearn:digits"), tmp_path, name, None)
+    order = Order(["snake"], data="sklearn:digits")
+    with pytest.raises(Misuse, match="letters, digits and"), opened(order, tmp_path, name, None):
+        raise AssertionError("it was taken")
 
 
 def test_a_spreadsheet_takes_no_name_for_a_formula() -> None:
@@ -253,6 +256,10 @@ def test_another_comparison_is_not_mixed_in(done: Path, capsys: pytest.CaptureFi
         (["a=snake", "a=walk", "--data", "sklearn:iris"], "two plans are called 'a'"),
         (["snake", "--data", "sklearn:iris", "--topology", "rind:5"], "no topology 'rind'"),
         (["snake", "--data", "sklearn:iris", "--partition", "odd=1"], "write one of skew"),
+        (["a=snake:seconds=2", "--data", "sklearn:iris"], "plan a: seconds end a stop by this"),
+        (["snake", "--data", "sklearn:iris", "--set", "seconds=1"], "no run would be like another"),
+        (["distill", "--data", "sklearn:iris"], "teaches models of the holders: say which"),
+        (["a=distill:share=logits,public=p", "--data", "sklearn:iris"], "only a proxy answers"),
         (["snake", "--data", "sklearn:iris", "--partition", "shard=x"], "shard is a whole number"),
         (["snake", "--data", "sklearn:iris", "--seed", "3-1"], "write 1,2,3 or 1-3"),
         (["nowhere.toml", "--data", "sklearn:iris"], "plan nowhere.toml cannot be read"),
@@ -266,6 +273,44 @@ def test_what_does_not_fit_is_said_before_anything_runs(
     assert main(["compare", *args, "--folder", str(tmp_path)]) == 2
     assert words in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_two_at_once_in_one_folder_are_refused(
+    done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in (done / "a").glob("*.json")}
+    descriptor = os.open(done / "a" / "lock", os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        capsys.readouterr()
+        assert compare(done, "walk", *QUICK) == 2
+    finally:
+        os.close(descriptor)
+    said = capsys.readouterr().err
+    assert f"in use by another mfd compare (process {os.getpid()})" in said
+    assert said.count("\n") == 1
+    assert {path: path.read_bytes() for path in (done / "a").glob("*.json")} == before
+
+
+def test_a_plan_that_teaches_residents_is_compared_too(tmp_path: Path) -> None:
+    args = (*QUICK, "--resident", "mlp")
+    plans = ("distill=distill:laps=1,epochs=6", "walk=walk:laps=1")
+    assert compare(tmp_path, *plans, *args) == 0
+    study = study_of(tmp_path)
+    taught, plain = (study.outcome(Cell(k, 1)) for k in ("distill", "walk"))
+    assert taught
+    assert plain
+    assert set(taught["residents"]) == {"peer1", "peer2", "peer3"}
+    each = taught["residents"].values()
+    assert taught["residents_accuracy"] == pytest.approx(sum(each) / 3)
+    assert sum(each) / 3 > 0.2  # of ten labels: they have learned something
+    assert "residents" not in plain
+    fitted = {"zoo": "mlp", "inputs": [1, 8, 8], "classes": 10}
+    assert study.config["resident"] == fitted
+    before = results(tmp_path)
+    (tmp_path / "a/metrics/distill-1.jsonl").unlink()
+    assert compare(tmp_path, *plans, *args) == 0
+    assert results(tmp_path) == before
 
 
 def test_a_run_that_fails_is_told_and_the_others_are_done(

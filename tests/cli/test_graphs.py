@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -152,3 +153,20 @@ def test_a_barbell_is_two_cliques_on_a_line() -> None:
     graph = make("barbell", 12)
     degrees = sorted(len(graph.neighbours(name)) for name in graph.nodes)
     assert degrees == [2] * 4 + [3] * 6 + [4] * 2
+
+
+def test_a_check_is_read_by_programs_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "graph.toml"
+    path.write_text('[nodes.a]\n[nodes.b]\n[[edges]]\na = "a"\nb = "b"\n')
+    assert main(["topology", "check", str(path), "--no-addresses", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"sound": True, "nodes": 2, "edges": 1, "problems": []}
+    path.write_text("[nodes.a]\n[nodes.b]\n")
+    assert main(["topology", "check", str(path), "--no-addresses", "--json"]) == 1
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert not told["sound"]
+    assert told["problems"] == ["The network falls into 2 islands: a; b."]
+    assert "1 problem(s)" in said.err

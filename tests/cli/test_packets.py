@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from mfd.packet import (
     object_digest,
     seal,
     wrap_object,
+    write_safetensors,
 )
 from mfd.packet.tensors import TORCH_NAMES
 
@@ -138,11 +140,29 @@ def test_safetensors_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixtur
     }
     write(path, {**layers(), "small": small})
     run_json(capsys, "convert", path, foreign)
-    facts = run_json(capsys, "convert", foreign, back)
+    facts = run_json(capsys, "convert", foreign, back, "--one-layer")
     assert (facts["layers"], facts["encoding"]) == (1, "planes")
     flat = {name: t for tensors in content(path).values() for name, t in tensors.items()}
     assert content(back) == {"model": flat}
     assert decode(back.read_bytes()).signature == b""
+    code, _, err = run(capsys, "convert", path, back, "--one-layer")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "a packet keeps the layers it has" in err
+
+
+def test_safetensors_are_cut_into_layers_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"h.{i}.{part}" for i in range(11) for part in ("attn.w", "mlp.w")]
+    names += ["wte.weight", "ln_f.weight"]
+    tensors = {name: np.full(3, i, np.float32) for i, name in enumerate(names)}
+    foreign, made = tmp_path / "m.safetensors", tmp_path / "m.mfd"
+    foreign.write_bytes(b"".join(write_safetensors(tensors)))
+    assert run_json(capsys, "convert", foreign, made)["layers"] == 13
+    found = content(made)
+    assert list(found) == ["first", *(f"h.{i}" for i in range(11)), "last"]
+    assert {name for layer in found.values() for name in layer} == set(names)
+    assert set(found["h.10"]) == {"h.10.attn.w", "h.10.mlp.w"}
 
 
 def test_no_tensor_is_lost_where_layers_share_a_name(
@@ -152,7 +172,8 @@ def test_no_tensor_is_lost_where_layers_share_a_name(
     write(path, {"a": {"w": np.zeros(1)}, "b": {"w": np.ones(2), "v": np.ones(3)}})
     run_json(capsys, "convert", path, foreign)
     run_json(capsys, "convert", foreign, back)
-    sizes = {name: shape for name, (_, shape, _) in content(back)["model"].items()}
+    found = [tensors for layer, tensors in content(back).items() if layer in ("a", "b")]
+    sizes = {name: shape for tensors in found for name, (_, shape, _) in tensors.items()}
     assert sizes == {"a.w": (1,), "b.w": (2,), "b.v": (3,)}
     write(path, {"a": {"b.w": np.zeros(1), "w": np.ones(1)}, "a.b": {"w": np.ones(2)}})
     code, _, err = run(capsys, "convert", path, foreign)
@@ -396,6 +417,50 @@ def test_parts_that_do_not_join(
     refused(parts, "not sound" if how[0] == "--by" else "do not join to a sound packet")
     part.write_bytes(b"")
     refused(parts, "empty")
+
+
+@pytest.mark.parametrize("size", [2_000, 400_000])
+def test_the_damaged_slice_is_named(
+    size: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "m.mfd", tmp_path / "n.mfd"
+    body = write(path, layers(), encoding=Encoding.RAW)
+    parts = sorted(split(capsys, path, "--chunk-bytes", size))
+    whole = {part: part.read_bytes() for part in parts}
+
+    def said(**changed: bytes) -> str:
+        for part, raw in whole.items():
+            part.write_bytes(changed.get(part.name.rpartition(".")[2].partition("-")[0], raw))
+        code, _, err = run(capsys, "join", *parts, "--out", out)
+        assert (code, err.count("\n")) == (1, 1)
+        assert not out.exists()
+        return err
+
+    def broken(number: int, at: int) -> dict[str, bytes]:
+        part = parts[number]
+        raw = bytearray(whole[part])
+        raw[at] ^= 1
+        return {part.name.rpartition(".")[2].partition("-")[0]: bytes(raw)}
+
+    middle = len(parts) // 2
+    err = said(**broken(middle, 1_000))
+    assert str(parts[middle]) in err or _is_among(err, parts, middle)
+    assert "get that part again" in err
+    assert f"{parts[0]} is damaged: the headers: the first bytes are not" in said(**broken(0, 0))
+    number = parts[middle].name.rpartition(".")[2].partition("-")[0]
+    short = said(**{number: whole[parts[middle]][:-7]})
+    assert f"{parts[middle]} is damaged: it has {size - 7} bytes and not {size}" in short
+    last = parts[-1].name.rpartition(".")[2].partition("-")[0]
+    assert f"{parts[-1]} is damaged" in said(**{last: whole[parts[-1]][:-64]})
+    assert len(body) > size
+
+
+def _is_among(err: str, parts: list[Path], number: int) -> bool:
+    """Whether this slice is among those that are told to hold the damage, which are not all."""
+    match = re.search(r"one of (\S+) to (\S+) is damaged", err)
+    assert match is not None, err
+    low, high = parts.index(Path(match[1])), parts.index(Path(match[2]))
+    return low <= number <= high and high - low < len(parts) - 1
 
 
 def test_a_changed_envelope_is_found_when_parts_are_joined(

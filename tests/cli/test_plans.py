@@ -66,7 +66,12 @@ def test_the_last_table_counts_and_learn_adds_up() -> None:
         ({"recipe": RECIPE}, "--names"),
         ({"recipe": RECIPE, "names": "a"}, "list"),
         ({"recipe": RECIPE, "names": ["a"], "mode": "wlk"}, "'walk'"),
-        ({"recipe": RECIPE, "names": ["a"], "laps": "two"}, "plan"),
+        ({"recipe": RECIPE, "names": ["a"], "laps": "two"}, "laps is a whole number from 1"),
+        ({"recipe": RECIPE, "names": ["a"], "laps": 0}, "from 1 to 10000, not 0"),
+        ({"recipe": RECIPE, "names": ["a"], "laps": True}, "not True"),
+        ({"recipe": RECIPE, "names": ["a"], "min_holders": 0}, "min_holders is a whole number"),
+        ({"recipe": RECIPE, "names": ["a"], "seed": -1}, "seed is a whole number from 0"),
+        ({"recipe": RECIPE, "names": ["a"], "order": "swep"}, "did you mean 'sweep'"),
         ({"recipe": RECIPE, "names": ["a", "a"]}, "plan"),
     ],
 )

@@ -109,8 +109,38 @@ def test_init_must_fit_the_recipe(tmp_path: Path) -> None:
 
     path = tmp_path / "i.safetensors"
     save_file({"head.weight": torch.zeros(9, 9)}, path)
-    with pytest.raises(Misuse, match="does not fit") as told:
+    with pytest.raises(Misuse, match=r"does not fit the recipe: head\.weight is 9 x 9") as told:
         build(RECIPE, init=path)
+    assert "\n" not in str(told.value)
+    state = build(RECIPE).state_dict()
+    save_file({name: torch.zeros(t.shape, dtype=torch.int64) for name, t in state.items()}, path)
+    with pytest.raises(Misuse, match="of whole numbers there"):
+        build(RECIPE, init=path)
+    save_file({name: torch.zeros(t.shape).half() for name, t in state.items()}, path)
+    assert not build(RECIPE, init=path).state_dict()["head.weight"].any()
+    save_file({**state, "more": torch.zeros(1)}, path)
+    with pytest.raises(Misuse, match="it has more, which the model has not"):
+        build(RECIPE, init=path)
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "said"),
+    [
+        ("no.safetensors", None, "cannot be read: No such file"),
+        ("a.safetensors", b"", "is not a sound safetensors file"),
+        ("a.safetensors", b"garbage" * 9, "is not a sound safetensors file"),
+        ("a.mfd", b"\x93MFD", "mfd packet convert makes one of a packet"),
+    ],
+)
+def test_a_bad_file_of_first_tensors_is_one_sentence(
+    name: str, body: bytes | None, said: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    if body is not None:
+        (tmp_path / name).write_bytes(body)
+    with pytest.raises(Misuse, match=said) as told:
+        build(RECIPE, init=tmp_path / name)
+    assert str(tmp_path / name) in str(told.value)
     assert "\n" not in str(told.value)
 
 

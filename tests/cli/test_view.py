@@ -6,6 +6,7 @@ import io
 
 import pytest
 
+from mfd.cli import reading
 from mfd.cli.view import brief, console, data_size, hop_line, print_table, report_line, span
 
 PEER = "ab" * 32
@@ -37,6 +38,18 @@ def test_a_stop_is_one_line_with_what_matters() -> None:
         assert part in line
 
 
+def test_a_stop_tells_what_part_of_the_model_was_trained() -> None:
+    """A peer with little memory trains a version inside the model, and says which."""
+    stop = {"kind": "stop", "peer": PEER, "lap": 1, "laps": 2, "seconds": 1.0}
+    line = hop_line({**stop, "width": 0.5, "depth": 3.0, "bits": 8.0})
+    assert line is not None
+    assert line.endswith(" samples in 1.0 s  trained as width 0.5, depth 3, bits 8")
+    assert str(hop_line({**stop, "width": 0.25})).endswith("  trained as width 0.25")
+    for whole in ({}, {"width": 1.0, "depth": 0.0, "bits": 0.0}, {"width": "0.5"}):
+        assert "trained as" not in str(hop_line({**stop, **whole}))
+    assert "trained as width 0.5" in _plain({**stop, "width": 0.5})
+
+
 def test_a_merge_tells_whom_with_which_weight_and_who_was_left_out() -> None:
     told = {"kind": "merged", "peer": PEER, "own": 0.5, "with": "3f2a91c0 version 7 (weight 0.50)"}
     line = hop_line(told)
@@ -50,6 +63,37 @@ def test_a_merge_tells_whom_with_which_weight_and_who_was_left_out() -> None:
     assert hop_line({"kind": "skipped", "reason": skipped}) == skipped
     arrived = {"kind": "arrived", "stops": 8, "seq": 9, "siblings": 3}
     assert hop_line(arrived) == "home after 8 stops, version 9, with what 3 siblings have learned"
+
+
+def test_numbers_stand_to_the_right_and_names_do_not(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        ("12ab34cd", "10.0.0.1:7", "0.25 ms", "3/12"),
+        ("5e6f7081", "10.0.0.10:70", "10 ms", "9"),
+    ]
+    print_table(("peer", "address", "cost", "n"), rows, "")
+    assert capsys.readouterr().out.splitlines() == [
+        "peer      address          cost     n",
+        "12ab34cd  10.0.0.1:7    0.25 ms  3/12",
+        "5e6f7081  10.0.0.10:70    10 ms     9",
+    ]
+
+
+def test_a_long_join_line_is_no_column(capsys: pytest.CaptureFixture[str]) -> None:
+    long = f"mfd://a-host-with-a-long-name.example:47621/{'12' * 32}?network=mfd"
+    link = {"peer": "12" * 32, "address": long, "active": False, "outbound": True, "cost": 100}
+    drop = {"peer": "12" * 32, "address": long, "ago_us": 10, "reason": "no"}
+    told = {"known": [], "dropped": [drop], "unreachable": {}}
+
+    class Peer:
+        def get(self, _: str) -> dict[str, object]:
+            return {"peers": [{**link, "silent_us": 200_000}], "members": told}
+
+    reading.peers(Peer(), as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith(
+        "12121212  a-host-with-a-long-name.example:47621 (no neighbour yet)  "
+    )
+    assert lines[5].startswith("12121212  a-host-with-a-long-name.example:47621  ")
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,9 @@ class MemberWorld:
         elif any(end is other for end, _ in box.links.values()):
             reason = "a link to this peer stands"
         if reason:
-            self._deliver(box, life, DialFailed(line, reason))
+            stands = other is not None and any(end is other for end, _ in box.links.values())
+            standing = other.key.public_key if other is not None and stands else b""
+            self._deliver(box, life, DialFailed(line, reason, standing))
         else:
             assert other is not None
             self._stand(box, other, line)

@@ -56,6 +56,18 @@ def test_a_round_is_the_weighted_mean() -> None:
     assert version.manifest.progress.stops == 4
 
 
+def test_a_round_says_which_layers_may_have_learned() -> None:
+    """Rules: W-11, W-35"""
+    world = world_of(STAR, "abcd")
+    plan = {"mode": "fedavg", "laps": 1, "min_holders": 4, "extra": {39: 2}}
+    birth = walker_for(world, "a", layers=5, floats=20, **plan)
+    inject(world, "a", birth)
+    home = world.hosts["a"]
+    assert world.run(until=arrived(home), seconds=60)
+    assert home.peer.version(birth.walker).manifest.trained == ((2, 5),)
+    assert [told["layers"] for told in reports(home, "stop")] == ["2:5"]
+
+
 def test_a_measure_changes_nothing() -> None:
     """Rules: C-26"""
     world = world_of(STAR, "ab", verifier="d")

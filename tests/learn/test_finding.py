@@ -12,6 +12,7 @@ from mfd.learn.finding import find_layers, name_layers
 from mfd.learn.layers import load_model, pack, pack_model
 from mfd.learn.memory import state_bytes
 from mfd.learn.patterns import fits, groups_of
+from mfd.packet.cutting import cut_by_name
 from tests.learn import hfmodels
 from tests.learn.conftest import state_bytes as bytes_of
 
@@ -207,3 +208,13 @@ def test_tensors_without_values_are_shown_but_do_not_travel() -> None:
     (layer,) = find_layers(module)
     with pytest.raises(LearnError, match=r"'0.weight' is on the meta device: it has a shape but"):
         pack(module, layer)
+
+
+@pytest.mark.parametrize(
+    "recipe", [hfmodels.GPT2, hfmodels.OPT, hfmodels.LLAMA, hfmodels.BERT, hfmodels.RESNET]
+)
+def test_names_alone_give_the_same_layers_in_well_known_families(recipe: hfmodels.Recipe) -> None:
+    module = recipes.init(recipe, 1)
+    by_name = {layer: set(keys) for layer, keys in cut_by_name(sorted(owned(module))).items()}
+    assert by_name == {layer.name: set(layer.tensors) for layer in find_layers(module)}
+    assert list(by_name) == names(module)

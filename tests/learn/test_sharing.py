@@ -275,6 +275,40 @@ def test_what_does_not_fit_is_one_sentence(pictures: Holding) -> None:
         Home({"d": pictures}, replace(LOGITS, mode="walk", learn={})).perform()
 
 
+def test_a_lesson_that_does_not_fit_into_memory_is_refused_before_it_begins(
+    pictures: Holding,
+) -> None:
+    home = Home({"d": pictures}, resident=MLP, memory=200_000)
+    before = home.resident()
+    with pytest.raises(LearnError, match=r"takes .* for the walker and .* for the resident model"):
+        home.perform()
+    assert home.resident() == before
+    assert not home.written
+    with pytest.raises(LearnError, match=r"this peer allows .* smaller batches or models"):
+        Home({"d": pictures}, memory=100_000).perform()  # the walker alone
+    open_set = {"d": pictures, "open": Holding(pictures.x[:60], pictures.y[:60], 10)}
+    with pytest.raises(LearnError, match=r"takes [^;]* for the resident model, and this peer"):
+        Home(open_set, LOGITS, resident=MLP, memory=30_000).perform()
+    assert Home({"d": pictures}, resident=MLP, memory=64 << 20).perform().claims["steps"] > 0
+    tight = Learner({"d": pictures}, resident=MLP, memory=10_000)
+    with pytest.raises(LearnError, match="the resident model takes 2"):
+        tight.check_resident()
+
+
+def test_the_estimate_of_a_lesson_covers_what_it_takes(pictures: Holding) -> None:
+    """The smallest memory in which a lesson is let begin is at least what its tensors take."""
+    weights = sum(p.nbytes for m in (zoo.init(CNN, 1), zoo.init(MLP, 0)) for p in m.parameters())
+    memory = weights
+    while True:
+        try:
+            Home({"d": pictures}, resident=MLP, memory=memory).perform()
+            break
+        except LearnError:
+            memory *= 2
+    # weights, gradients, two moments and a copy of both models, before any activation
+    assert memory > 5 * weights
+
+
 def test_a_module_may_be_resident(pictures: Holding) -> None:
     module = zoo.init(VIT, 5)
     resident = Resident(module)

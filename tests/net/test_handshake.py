@@ -160,7 +160,7 @@ def test_a_refusal_carries_a_number_and_the_reader_has_the_words() -> None:
         one.answer(message)
     assert caught.value.code is Refusal.NETWORK
     assert not caught.value.here
-    for unknown in (0, 12, -1, "x"):
+    for unknown in (0, 13, -1, "x"):
         with pytest.raises(Refused) as caught:
             dialler().answer(msgpack.packb([5, unknown]))
         assert caught.value.code is Refusal.MALFORMED

@@ -279,6 +279,30 @@ async def test_where_both_dial_the_link_of_the_smaller_id_stays(tmp_path: Path) 
         await core_of(larger).wait_for(lambda: core_of(larger).frames == [b"hello"])
 
 
+async def test_a_peer_that_stops_says_so_to_whoever_dials(tmp_path: Path) -> None:
+    """Rules: L-01, L-15"""
+    async with node(tmp_path, 1) as one, node(tmp_path, 2) as other:
+        other._transport._stopping = True
+        reason = await refusal(one, other.join_line)
+        assert reason.startswith("refused by the other side: the peer at this address is stopping")
+        assert not core_of(one).of(DialFailed)[-1].standing
+
+
+async def test_a_link_that_was_being_made_when_the_peer_stops_is_none_that_stands(
+    tmp_path: Path,
+) -> None:
+    """Rules: L-01, L-15"""
+    async with node(tmp_path, 1) as one, node(tmp_path, 2) as other:
+        bind = other._transport._bind
+
+        def stopping(*told: object) -> None:
+            other._transport._stopping = True
+            bind(*told)
+
+        other._transport._bind = stopping
+        assert "is stopping" in await refusal(one, other.join_line)
+
+
 async def test_a_second_dial_from_the_larger_id_is_refused(tmp_path: Path) -> None:
     """Rules: L-19."""
     async with node(tmp_path, 1) as one, node(tmp_path, 2) as other:
@@ -288,6 +312,7 @@ async def test_a_second_dial_from_the_larger_id_is_refused(tmp_path: Path) -> No
         core = core_of(larger)
         await core.wait_for(lambda: core.of(DialFailed))
         assert "already a link" in reason_of(core)
+        assert core.of(DialFailed)[-1].standing == smaller._core.id
         assert len(core.links) == len(core_of(smaller).links) == 1
 
 
@@ -301,6 +326,7 @@ async def test_the_smaller_id_refuses_the_second_link_of_the_larger(tmp_path: Pa
         core = core_of(larger)
         await core.wait_for(lambda: core.of(DialFailed))
         assert reason_of(core).startswith("refused by the other side: there is already a link")
+        assert core.of(DialFailed)[-1].standing == smaller._core.id
         assert core_of(smaller).links.keys() == {up.link}
 
 

@@ -191,7 +191,7 @@ async function watch() {
       at("state").textContent = locked ? "locked" : "no answer, trying again";
       if (locked) await ask();
       else await pause(2000);
-      last = 0;  // a peer that has started anew numbers its reports anew
+      last = 0;  // a peer that has started anew may number its reports anew
       at("reports").replaceChildren();
     }
   }
