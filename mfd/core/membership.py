@@ -263,9 +263,8 @@ class Membership:
 
     def dial_failed(self, failed: DialFailed) -> None:
         """Try again later, each time after twice as long; meanwhile try others."""
-        address, reason = failed.address, failed.reason
+        address, reason, there = failed.address, failed.reason, failed.standing
         dialled = self.dials.done(address)
-        there = failed.standing
         links = (k for k, n in self.neighbours.items() if n.up.peer == there and not n.leaving)
         if there and (link := next(links, None)) is not None:  # that link counts for the address
             self.kept.up(address, link)
