@@ -71,12 +71,31 @@ def load_into(module: nn.Module, path: Path) -> None:
                 brought.setdefault(name, brought[owner])
             elif name in brought:
                 brought[owner] = brought[name]
+        if (wrong := _misfit(module, brought)) is not None:
+            raise Misuse(f"model {path} does not fit the recipe: {wrong}")
         module.load_state_dict(brought)
     except (OSError, PacketError) as exc:
         raise Misuse(f"model {path} cannot be read: {exc}") from exc
     except RuntimeError as exc:
         reason = " ".join(str(exc).split())[:300]
         raise Misuse(f"model {path} does not fit the recipe: {reason}") from exc
+
+
+def _misfit(module: nn.Module, brought: Mapping[str, Any]) -> str | None:
+    """What of a file is not of a module, by the first name, or None."""
+    own = module.state_dict()
+    missing = [name for name in own if name not in brought]
+    foreign = [name for name in brought if name not in own]
+    unlike = [n for n, t in own.items() if n in brought and brought[n].shape != t.shape]
+    if unlike:
+        name = unlike[0]
+        theirs, ours = (tuple(found[name].shape) for found in (brought, own))
+        return f"{len(unlike)} tensors have another shape, such as {name}: {theirs}, not {ours}"
+    if missing or foreign:
+        told = [f"{len(missing)} tensors are missing, such as {missing[0]}"] if missing else []
+        told += [f"{len(foreign)} are not of it, such as {foreign[0]}"] if foreign else []
+        return ", ".join(told)
+    return None
 
 
 def make_walker(module: nn.Module, plan: Plan, keys: KeyPair) -> tuple[str, list[Buffer]]:

@@ -109,9 +109,12 @@ def test_init_must_fit_the_recipe(tmp_path: Path) -> None:
 
     path = tmp_path / "i.safetensors"
     save_file({"head.weight": torch.zeros(9, 9)}, path)
-    with pytest.raises(Misuse, match="does not fit") as told:
+    with pytest.raises(Misuse, match=r"head.weight: \(9, 9\), not") as told:
         build(RECIPE, init=path)
     assert "\n" not in str(told.value)
+    save_file({"tail.weight": torch.zeros(9, 9)}, path)
+    with pytest.raises(Misuse, match=r"tensors are missing, such as .*, 1 are not of it, such as"):
+        build(RECIPE, init=path)
 
 
 def test_the_users_key_is_made_once_and_private(
