@@ -334,7 +334,8 @@ def _of_file(path: Path) -> nn.Module:
     try:
         found = map_safetensors(path)
     except (OSError, PacketError) as exc:
-        raise Misuse(f"model {path} cannot be read: {exc}") from exc
+        reason = getattr(exc, "strerror", None) or exc
+        raise Misuse(f"model {path} cannot be read: {reason}") from exc
     if (recipe := noted_recipe(found.metadata)) is not None:
         return _sketch(recipe, path)
     try:

@@ -140,7 +140,8 @@ def _notes(source: Path) -> Mapping[str, str]:
     try:
         return map_safetensors(source).metadata
     except (OSError, PacketError) as exc:
-        raise Misuse(f"model {source} cannot be read: {exc}") from exc
+        reason = getattr(exc, "strerror", None) or exc
+        raise Misuse(f"model {source} cannot be read: {reason}") from exc
 
 
 def _recipe_in(source: Path, packet: Packet) -> Recipe:

@@ -75,7 +75,8 @@ def load_into(module: nn.Module, path: Path) -> None:
             raise Misuse(f"model {path} does not fit the recipe: {wrong}")
         module.load_state_dict(brought)
     except (OSError, PacketError) as exc:
-        raise Misuse(f"model {path} cannot be read: {exc}") from exc
+        told = getattr(exc, "strerror", None) or exc
+        raise Misuse(f"model {path} cannot be read: {told}") from exc
     except RuntimeError as exc:
         reason = " ".join(str(exc).split())[:300]
         raise Misuse(f"model {path} does not fit the recipe: {reason}") from exc
