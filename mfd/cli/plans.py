@@ -136,7 +136,7 @@ def make_plan(table: Mapping[str, Any], home: bytes) -> Plan:
             raise Misuse(f"the plan lacks {lacking}, or give a plan file that has it")
     laps = table.get("laps", 1)
     if type(laps) is not int or laps < 1:
-        raise Misuse(f"laps are a whole number from 1, not {laps!r}")
+        raise Misuse(f"the plan's laps are a whole number from 1, not {laps!r}")
     for key in LISTS:
         value = table.get(key, [])
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
