@@ -1,6 +1,7 @@
 """A snake on your own module and your own data: which layers learn, in which order, in what memory.
 
     python examples/own_model_snake.py [--short]
+    mfd layers py:examples.own_model_snake:own_model --allow-py
 
 The module is of a class that is in no zoo: an embedding, three residual blocks and a head. Peers
 have unlike memory: with `layers_per_stop=0` each trains as many blocks as it has room for, and the
@@ -76,15 +77,22 @@ def journey(title, laps, budgets=(0, 0, 0), **plan):
     print(f"  accuracy {best:.3f}, {run.wire_bytes / 1e6:.2f} MB crossed links")
 
 
-laps = 2 if "--short" in sys.argv else 6
-journey("one block a lap", laps, layers_per_stop=1)
-journey(
-    "there and back, the middle alone",
-    laps,
-    layers_per_stop=1,
-    order="boustrophedon",
-    body=(1, 4),
-    head=False,
-)
-journey("all blocks at each stop, one at a time", laps, layers_per_stop=1, order="sweep")
-journey("as memory allows", laps, budgets=(0, 200 * KIB, 150 * KIB), layers_per_stop=0)
+def main():
+    laps = 2 if "--short" in sys.argv else 6
+    journey("one block a lap", laps, layers_per_stop=1)
+    # Layers 1 to 3 alone, and the head stays as it came: for a model whose ends are good already.
+    journey(
+        "there and back, the middle alone",
+        laps,
+        layers_per_stop=1,
+        order="boustrophedon",
+        body=(1, 4),
+        head=False,
+    )
+    journey("all blocks at each stop, one at a time", laps, layers_per_stop=1, order="sweep")
+    # The first peer has room for all, the others for a part; budgets are for a model this small.
+    journey("as memory allows", laps, budgets=(0, 200 * KIB, 150 * KIB), layers_per_stop=0)
+
+
+if __name__ == "__main__":  # so that `mfd layers py:...:own_model` runs no journey
+    main()

@@ -1,4 +1,7 @@
-"""A model travels over five peers in a ring; each trains the layers that the snake gives it."""
+"""A model travels over five peers in a ring; each trains the layers that the snake gives it.
+
+Run: python examples/snake_in_ten_lines.py
+"""
 
 from sklearn.datasets import load_digits
 

@@ -44,9 +44,10 @@ Hf = Annotated[
     typer.Option("--hf", help="Model of Hugging Face instead: a config.json or its folder."),
 ]
 Head = Annotated[
-    str | None, typer.Option(help="Of such a model: causal, sequence, token or image.")
+    str | None,
+    typer.Option(help="Of a model of Hugging Face: causal, sequence, token or image."),
 ]
-Labels = Annotated[int | None, typer.Option(min=1, help="How many its classifier tells apart.")]
+Labels = Annotated[int | None, typer.Option(min=1, help="How many classes its classifier has.")]
 Lora = Annotated[
     str | None, typer.Option(help="Adapters learn alone: r=8,alpha=16,targets=c_attn+c_proj.")
 ]
@@ -55,10 +56,24 @@ Verify = Annotated[
 ]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Another field, or option of learning."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Another field of the plan, or option of learning: choose=labels, epochs=5.",
+    ),
 ]
 Walkers = Annotated[
     int | None, typer.Option(help="So many walkers at once; they merge where they meet.")
+]
+Recipe = Annotated[
+    str | None,
+    typer.Argument(
+        help="Which model, as cnn:inputs=1x8x8,classes=10; or a plan file. Not with --hf."
+    ),
+]
+SaveTo = Annotated[
+    Path | None,
+    typer.Option(help="Save the model that came home: .safetensors, .mfd; with --hf a folder too."),
 ]
 Walker = Annotated[str, typer.Argument(help="Id of a walker, or its beginning.")]
 
@@ -66,10 +81,7 @@ Walker = Annotated[str, typer.Argument(help="Id of a walker, or its beginning.")
 @app.command()
 def send(
     *,
-    recipe: Annotated[
-        str | None,
-        typer.Argument(help="Which model, as cnn:inputs=1x8x8,classes=10; or a plan file."),
-    ] = None,
+    recipe: Recipe = None,
     plan: Annotated[Path | None, typer.Option(help="Plan file (TOML).")] = None,
     mode: Annotated[
         str | None, typer.Option(help="snake, walk, fedavg, gossip or distill.")
@@ -86,12 +98,13 @@ def send(
     labels: Labels = None,
     lora: Lora = None,
     init: Annotated[
-        Path | None, typer.Option(help="First tensors (.safetensors); with --hf also: random.")
+        Path | None,
+        typer.Option(help="First tensors (.safetensors); with --hf also the word random."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of initial values and training.")] = None,
     walkers: Walkers = None,
     follow: Annotated[bool, typer.Option(help="Show every hop until the model is home.")] = True,
-    out: Annotated[Path | None, typer.Option(help="Save the model that came home.")] = None,
+    out: SaveTo = None,
     key: Annotated[Path | None, typer.Option(help="Your key; default ~/.config/mfd/key.")] = None,
     api: Api = None,
     token_file: Token = None,
@@ -127,7 +140,7 @@ def send(
 @app.command()
 def get(
     walker: Walker,
-    out: Annotated[Path, typer.Option(help="File to write: .safetensors or .mfd.")],
+    out: Annotated[Path, typer.Option(help="To write: .safetensors, .mfd, or a folder for --hf.")],
     api: Api = None,
     token_file: Token = None,
 ) -> None:
@@ -214,14 +227,14 @@ def layers(
         str,
         typer.Argument(
             help="A recipe as cnn:inputs=1x8x8,classes=10; a plan file; a folder or config.json of "
-            "Hugging Face; a .safetensors file; py:MODULE:FUNCTION."
+            "Hugging Face; a file, .safetensors or .mfd; py:MODULE:FUNCTION."
         ),
     ],
     *,
     head: Head = None,
     labels: Labels = None,
     lora: Lora = None,
-    allow_py: Annotated[bool, typer.Option("--allow-py", help="Run that function.")] = False,
+    allow_py: Annotated[bool, typer.Option("--allow-py", help="Run the function of py:.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show the layers into which a model is cut."""

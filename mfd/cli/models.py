@@ -1,4 +1,4 @@
-"""Which model a user means: a recipe, a folder of Hugging Face, a file, a function.
+"""Which model a user means: a recipe, a folder of Hugging Face, a file, a packet, a function.
 
 Rules of this file: torch is loaded by what builds; a folder is read where it lies, nothing is
 fetched and no code of it runs; a function runs only where the user says so.
@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mfd.cli.errors import CommandError, Misuse, nearest
+from mfd.cli.packets import open_packet
 from mfd.cli.plans import parse_recipe, read_plan
+from mfd.cli.saving import noted_recipe, plan_of
 from mfd.cli.sending import build
 from mfd.core.blocks import BASE_KEY
 from mfd.packet.errors import PacketError
@@ -221,12 +223,18 @@ def hf_order(
 
 
 def module_of(text: str, hf: HfOrder | None = None, *, allow_py: bool = False) -> nn.Module:
-    """The model that `text` names, perhaps without its values. Raises: Misuse."""
+    """The model that `text` names, perhaps without its values. Raises: Misuse, CommandError."""
     path = Path(text)
     if path.is_dir() or path.suffix == ".json":
         return _sketch_hf(hf or HfOrder(path))
+    if hf is not None and (hf.head or hf.labels or hf.lora):
+        raise Misuse(
+            f"--head, --labels and --lora belong to a folder of Hugging Face, not to {text}"
+        )
     if path.suffix == ".safetensors":
         return _of_file(path)
+    if path.suffix == ".mfd":
+        return _of_packet(path)
     if path.suffix == ".toml":
         table = read_plan(path)
         if not table.get("recipe"):
@@ -234,7 +242,58 @@ def module_of(text: str, hf: HfOrder | None = None, *, allow_py: bool = False) -
         return build(table["recipe"])
     if text.startswith("py:"):
         return _of_function(text, allow_py=allow_py)
-    return build(parse_recipe(text))
+    if path.exists():
+        raise Misuse(
+            f"{text} is no model that can be read: folders and config.json of Hugging Face can, "
+            ".safetensors, .mfd and plans in .toml; a function of yours is py:MODULE:FUNCTION"
+        )
+    recipe = parse_recipe(text)
+    if ":" not in text and not _in_zoo(recipe["zoo"]):
+        raise Misuse(
+            f"there is no file or folder {text}, nor a model of that name in the zoo: give a "
+            "recipe as cnn:inputs=1x8x8,classes=10, or a folder on this machine; nothing is fetched"
+        )
+    return build(recipe)
+
+
+def _in_zoo(name: str) -> bool:
+    try:
+        from mfd.learn.zoo import ZOO
+    except ImportError as exc:
+        raise Misuse(f"building models needs {exc.name}: pip install 'mfd[learn]'") from exc
+    return name in ZOO
+
+
+def _sketch(recipe: Mapping[str, Any], source: Path) -> nn.Module:
+    """The model of a recipe in a file, without its values. Raises: CommandError."""
+    try:
+        import torch
+
+        from mfd.learn import recipes
+
+        with torch.device("meta"):
+            return recipes.init(recipe, 0)
+    except ImportError as exc:
+        raise Misuse(f"building models needs {exc.name}: pip install 'mfd[learn]'") from exc
+    except (ValueError, TypeError) as exc:
+        raise CommandError(f"the recipe in {source} cannot be built: {exc}") from exc
+
+
+def _of_packet(path: Path) -> nn.Module:
+    """The model of the plan that a packet carries, or of the recipe that it claims."""
+    packet = open_packet(path)
+    try:
+        plan = plan_of(packet)
+    except PacketError as exc:
+        raise CommandError(f"the plan in {path} cannot be read: {exc}") from exc
+    claimed = packet.manifest.claims.get("recipe")
+    if plan is not None and plan.recipe:
+        return _sketch(plan.recipe, path)
+    if isinstance(claimed, str):
+        return _sketch(parse_recipe(claimed), path)
+    raise CommandError(
+        f"{path} carries no plan that names its model; its layers: mfd packet inspect {path}"
+    )
 
 
 def _sketch_hf(order: HfOrder) -> nn.Module:
@@ -269,11 +328,16 @@ def _of_function(text: str, *, allow_py: bool) -> nn.Module:
 
 
 def _of_file(path: Path) -> nn.Module:
-    """A model of the names in a safetensors file: its tree, without values and without code."""
+    """A model of a safetensors file, without values and without code: of the recipe in its notes,
+    else of the names of its tensors.
+    """
     try:
         found = map_safetensors(path)
     except (OSError, PacketError) as exc:
-        raise Misuse(f"model {path} cannot be read: {exc}") from exc
+        reason = getattr(exc, "strerror", None) or exc
+        raise Misuse(f"model {path} cannot be read: {reason}") from exc
+    if (recipe := noted_recipe(found.metadata)) is not None:
+        return _sketch(recipe, path)
     try:
         from mfd.learn.layers import sketch
     except ImportError as exc:

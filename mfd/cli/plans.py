@@ -43,6 +43,10 @@ COUNTS = {  # fields that are whole numbers, with their bounds
     "seed": (0, INT_MAX),
 }
 LISTS = ("names", "verify", SCALES)
+LACKING = {
+    "recipe": "a recipe: give a model, as cnn:inputs=1x8x8,classes=10 or --hf FOLDER",
+    "names": "data names: give --names digits/train",
+}
 _LISTED = {SCALES: "scales such as 0.5 or 1:2"}
 Table = dict[str, Any]
 
@@ -136,9 +140,12 @@ def _layers(body: object) -> tuple[int, int] | None:
 
 def make_plan(table: Mapping[str, Any], home: bytes) -> Plan:
     """Make the plan that is to be signed. Raises: Misuse."""
-    for key, lacking in (("recipe", "a recipe"), ("names", "data names (--names)")):
+    for key, lacking in LACKING.items():
         if not table.get(key):
-            raise Misuse(f"the plan lacks {lacking}: give it, or a plan file that has it")
+            raise Misuse(f"the plan lacks {lacking}, or give a plan file that has it")
+    laps = table.get("laps", 1)
+    if type(laps) is not int or laps < 1:
+        raise Misuse(f"the plan's laps are a whole number from 1, not {laps!r}")
     for key in LISTS:
         value = table.get(key, [])
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):

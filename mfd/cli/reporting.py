@@ -7,6 +7,7 @@ spread is the population's standard deviation.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from html import escape
 from math import exp
 from pathlib import Path
@@ -20,6 +21,10 @@ from mfd.cli.view import data_size
 __all__ = ["write"]
 
 NOTES = [
+    (
+        "Accuracy",
+        "on the held-out data, after the last lap: mean over the seeds, and one standard deviation",
+    ),
     (
         "On links",
         "every byte on every link: headers, heartbeats, routes, and each hop again; "
@@ -114,8 +119,18 @@ def _facts(study: Study, runs: Runs) -> list[tuple[str, str]]:
             f"data; home {config['home']}",
         ),
         ("Device", f"{device}, times a node's speed; link times by latency and bandwidth"),
+        ("Plans", "; ".join(f"{k}: {_told(table)}" for k, table in config["plans"].items())),
         ("Seeds", ", ".join(map(str, config["seeds"]))),
     ]
+
+
+def _told(table: Mapping[str, object]) -> str:
+    """What a plan says, but for what the page tells of all of them."""
+    common = ("recipe", "names", "verify", "learn", "seed", "task", "min_holders", "mode")
+    fields = {key: value for key, value in table.items() if key not in common}
+    learn = table.get("learn")
+    fields |= learn if isinstance(learn, dict) else {}
+    return ", ".join([str(table.get("mode", "")), *(f"{k}={v}" for k, v in fields.items())])
 
 
 def _language(study: Study) -> bool:
@@ -134,9 +149,10 @@ def _table(study: Study, runs: Runs, folder: Path) -> str:
         mode = found[0].begin["plan"]["mode"]
         rows.append([label, mode, len(found), *(v for key in keys for v in stats[key])])
         links = stats["links_bytes"][0]
-        share = "-"
-        if fedavg and links:
-            share = f"{links / stats_of([r.end['links_bytes'] for r in fedavg])[0]:.2f}"
+        share = []
+        if fedavg:
+            whole = stats_of([r.end["links_bytes"] for r in fedavg])[0]
+            share = [f"{links / whole:.2f}" if links and whole else "-"]
         swatch = (
             '<svg width="12" height="12"><rect width="12" height="12" rx="2" '
             f'fill="{charts.colour(i)}"/></svg> '
@@ -148,7 +164,7 @@ def _table(study: Study, runs: Runs, folder: Path) -> str:
             if _language(study)
             else f"{stats['loss'][0]:.3f}",
             data_size(links),
-            share,
+            *share,
             data_size(stats["objects_bytes"][0]),
             f"{stats['samples'][0]:,.0f}",
             f"{stats['stops'][0]:,.0f}",
@@ -159,15 +175,8 @@ def _table(study: Study, runs: Runs, folder: Path) -> str:
         shown.append(f"<tr><td>{swatch}{escape(label)}</td>{cells}</tr>")
     (folder / "summary.csv").write_text(csv_text(columns, rows), encoding="utf-8")
     loss = "perplexity" if _language(study) else "loss"
-    heads = (
-        "plan",
-        "accuracy %",
-        "worst seed",
-        loss,
-        "on links",
-        "of FedAvg's",
-        "objects",
-        "samples",
-    )
-    head = "".join(f"<th>{h}</th>" for h in (*heads, "stops", "virtual s", "seeds"))
+    heads = ["plan", "accuracy %", "worst seed", loss, "on links"]
+    heads += ["of FedAvg's"] if fedavg else []
+    heads += ["objects", "samples", "stops", "virtual s", "seeds"]
+    head = "".join(f"<th>{h}</th>" for h in heads)
     return f'<div class="scroll"><table><tr>{head}</tr>{"".join(shown)}</table></div>'

@@ -6,8 +6,9 @@ appears when it is whole.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,17 @@ from mfd.packet.plan import PLAN_DOMAIN, Plan, decode_plan
 from mfd.packet.safetensors import write_safetensors
 from mfd.packet.signing import open_sealed
 
-__all__ = ["check_out", "open_model", "plan_of", "save", "write_whole"]
+__all__ = [
+    "RECIPE_NOTE",
+    "check_out",
+    "noted_recipe",
+    "open_model",
+    "plan_of",
+    "save",
+    "write_whole",
+]
 
+RECIPE_NOTE = "mfd.recipe"  # in the notes of a safetensors file: JSON, which model it is
 ENDINGS = (".safetensors", ".mfd")
 
 
@@ -140,11 +150,31 @@ def _safetensors(packet: Packet) -> list[Buffer]:
         tensors = {f"{layer}.{k}": t for layer, named in layers.items() for k, t in named.items()}
     if len(tensors) < count:
         raise CommandError("safetensors has no layers, and some tensors here share a name")
-    notes = {"format": "pt", "mfd.walker": packet.manifest.walker.hex()}
+    notes = {"format": "pt", "mfd.walker": packet.manifest.walker.hex(), **_recipe_note(packet)}
     try:
         return write_safetensors(tensors, notes)
     except ValueError as exc:
         raise CommandError(str(exc)) from exc
+
+
+def _recipe_note(packet: Packet) -> dict[str, str]:
+    """Which model the whole file is; adapters alone are none."""
+    if packet.manifest.kind is Kind.ADAPTER:
+        return {}
+    try:
+        plan = plan_of(packet)
+        return {} if plan is None else {RECIPE_NOTE: json.dumps(plan.recipe, sort_keys=True)}
+    except (PacketError, TypeError):  # the tensors are good without it
+        return {}
+
+
+def noted_recipe(notes: Mapping[str, str]) -> dict[str, Any] | None:
+    """The recipe in the notes of a safetensors file, where it is one of the zoo or of HF."""
+    try:
+        told = json.loads(notes.get(RECIPE_NOTE, "null"))
+    except (ValueError, RecursionError):
+        return None
+    return told if isinstance(told, dict) and ("zoo" in told or "hf" in told) else None
 
 
 def _adapters(packet: Packet, layers: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

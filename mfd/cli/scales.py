@@ -16,7 +16,7 @@ from typing import Any
 from mfd.cli.errors import CommandError, Misuse
 from mfd.cli.packets import check, open_packet
 from mfd.cli.plans import parse_recipe
-from mfd.cli.saving import write_whole
+from mfd.cli.saving import RECIPE_NOTE, noted_recipe, write_whole
 from mfd.cli.sending import build
 from mfd.cli.view import data_size, print_json
 from mfd.packet.chunks import Encoding
@@ -26,7 +26,7 @@ from mfd.packet.manifest import Manifest, Scale, version_of
 from mfd.packet.objects import pack_layer
 from mfd.packet.packet import Packet, encode
 from mfd.packet.plan import decode_plan
-from mfd.packet.safetensors import write_safetensors
+from mfd.packet.safetensors import map_safetensors, write_safetensors
 from mfd.packet.scaling import Axes, scale
 from mfd.packet.signing import KEY_BYTES, SIGNATURE_BYTES
 from mfd.packet.task import LayerRef
@@ -34,6 +34,7 @@ from mfd.packet.tensors import Tensor
 
 __all__ = ["recipe_text", "scale_file"]
 
+SCALE_NOTE = "mfd.scale"  # in the notes of a file that is a smaller version: WIDTH:DEPTH:BITS
 Recipe = Mapping[str, Any]
 Layers = dict[str, dict[str, Tensor]]
 
@@ -57,6 +58,7 @@ def scale_file(
     if packet.manifest.scale != Scale():
         raise CommandError(f"{source} is a scaled version already: scale the full one")
     known = parse_recipe(recipe) if recipe else _recipe_in(source, packet)
+    _check_zoo(source, known)
     try:
         axes = Axes.of(known["axes"] if "axes" in known else axes_of(known))
         by = Scale(Fraction(width), _blocks(depth, len(axes.blocks)), bits)
@@ -68,7 +70,11 @@ def scale_file(
         write_whole(out, encode(_packet(packet, made, by, small), Encoding.PLANES))
     else:
         tensors = {name: tensor for layer in made.values() for name, tensor in layer.items()}
-        notes = {"format": "pt", "mfd.recipe": json.dumps(small, sort_keys=True)}
+        notes = {
+            "format": "pt",
+            RECIPE_NOTE: json.dumps(small, sort_keys=True),
+            SCALE_NOTE: f"{by.share}:{by.depth}:{by.bits}",
+        }
         write_whole(out, write_safetensors(tensors, notes))
     facts = {
         "source": str(source),
@@ -96,6 +102,8 @@ def _blocks(text: str, blocks: int) -> int:
     share = Fraction(text)
     if not blocks and share in (0, 1):
         return 0
+    if not blocks:
+        raise ValueError("only a model with an exit after every block has a depth: exits=true")
     if share < 0 or (share > 1 and share.denominator > 1):
         raise ValueError(f"depth {text} is neither a part of the blocks nor a number of them")
     return ceil(share * blocks) % blocks if 0 < share < 1 else int(share)
@@ -106,9 +114,13 @@ def _open(source: Path, recipe: str | None) -> Packet:
         packet = open_packet(source)
         check(source, packet)
         return packet
-    if recipe is None:
+    known = parse_recipe(recipe) if recipe else noted_recipe(_notes(source))
+    if known is None:
         raise Misuse(f"{source} does not tell its layers: say --recipe cnn:inputs=1x8x8,classes=10")
-    module = build(parse_recipe(recipe), init=source)
+    _check_zoo(source, known)
+    if SCALE_NOTE in _notes(source):
+        raise CommandError(f"{source} is a scaled version already: scale the full one")
+    module = build(known, init=source)
     from mfd.learn.layers import find_layers
 
     state = module.state_dict()
@@ -117,8 +129,25 @@ def _open(source: Path, recipe: str | None) -> Packet:
     )
 
 
+def _check_zoo(source: Path, recipe: Recipe) -> None:
+    if "hf" in recipe:
+        raise CommandError(
+            f"{source} is a model of Hugging Face: only models of the zoo are scaled"
+        )
+
+
+def _notes(source: Path) -> Mapping[str, str]:
+    try:
+        return map_safetensors(source).metadata
+    except (OSError, PacketError) as exc:
+        reason = getattr(exc, "strerror", None) or exc
+        raise Misuse(f"model {source} cannot be read: {reason}") from exc
+
+
 def _recipe_in(source: Path, packet: Packet) -> Recipe:
-    """The recipe of the plan that a packet carries. Raises: Misuse where it carries none."""
+    """The recipe that a file tells, or the plan in a packet. Raises: Misuse where none does."""
+    if source.suffix == ".safetensors" and (told := noted_recipe(_notes(source))) is not None:
+        return told
     if packet.manifest.plan not in packet.objects:
         raise Misuse(f"{source} does not carry its plan: say --recipe cnn:inputs=1x8x8,classes=10")
     try:

@@ -61,7 +61,8 @@ def show(
             for row in rows
         ]
         shape = "x".join(map(str, rows[0]["shape"]))
-        print(f"samples of {shape or 'one value'}, {found[0].classes} classes or tokens\n")
+        kinds = "classes" if names else "tokens to choose from"
+        print(f"samples of {shape or 'one value'}, {found[0].classes} {kinds}\n")
         print_table(("part", "samples", "size", *names), table, "no parts")
     if out is not None:
         counts = [[r["labels"].get(n, 0) for n in names] or [r["samples"]] for r in rows]

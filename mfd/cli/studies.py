@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from mfd.cli.errors import Misuse
+
 __all__ = ["add_commands"]
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at data by address.")
@@ -21,6 +23,13 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(compare)
     app.command()(report)
     app.add_typer(data_app, name="data")
+
+
+def _partition(partition: str, skew: float | None) -> str:
+    """One way to deal out, told by either flag. Raises: Misuse where both are given."""
+    if partition and skew is not None:
+        raise Misuse(f"--skew {skew:g} and --partition {partition} deal out the data: give one")
+    return partition if skew is None else f"skew={skew:g}"
 
 
 def compare(
@@ -74,7 +83,7 @@ def compare(
         data=data,
         test=test,
         topology=topology,
-        partition=partition if skew is None else f"skew={skew:g}",
+        partition=_partition(partition, skew),
         recipe=recipe,
         resident=resident,
         laps=laps,
@@ -114,7 +123,7 @@ def data_show(
     shares.show(
         address,
         parts,
-        partition=partition if skew is None else f"skew={skew:g}",
+        partition=_partition(partition, skew),
         seed=seed,
         out=out,
         as_json=as_json,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mfd.cli.client import Client, Unreachable
 from mfd.cli.errors import CommandError, Misuse
 from mfd.cli.view import brief, console, data_size, hop_line, print_json, report_line
+from mfd.packet.manifest import Kind
 
 if TYPE_CHECKING:
     from mfd.cli.models import HfOrder
@@ -57,6 +58,12 @@ def send(
     _check_out(out)
     if out is not None and not follow:
         raise Misuse("--out needs --follow: the model is not home before; `mfd get` saves it later")
+    if order.hf is not None and order.recipe is not None and not order.recipe.endswith(".toml"):
+        raise Misuse(f"two models are given, {order.recipe} and --hf {order.hf.place}: give one")
+    if order.hf is None and str(order.init) == "random":
+        raise Misuse(
+            "--init random is for --hf: the values of a recipe are random by --seed anyway"
+        )
     client = Client(api, token_file)
     table = _gather(order)
     home = bytes.fromhex(client.get("status")["peer"])
@@ -121,9 +128,10 @@ def get(client: Client, prefix: str, out: Path) -> None:
     packet = open_model(memoryview(body), f"the model of {prefix}")
     save(packet, body, out)
     manifest = packet.manifest
-    print(
-        f"{out}: version {manifest.seq} of {brief(manifest.walker.hex())}, {data_size(len(body))}"
-    )
+    alone = manifest.kind is Kind.ADAPTER and out.suffix != ".mfd"
+    what = "adapters without their base, from a packet of " if alone else ""
+    what += data_size(len(body))
+    print(f"{out}: version {manifest.seq} of {brief(manifest.walker.hex())}, {what}")
 
 
 def _check_out(out: Path | None) -> None:
@@ -159,7 +167,7 @@ def _follow(client: Client, walkers: Sequence[str], out: Path | None) -> None:
     """Print reports until the walkers are home. Ctrl-C ends the watching, not the journey."""
     again = " and ".join(_again(client, walker) for walker in walkers)
     try:
-        _watch(client, walkers)
+        stops = _watch(client, walkers)
     except KeyboardInterrupt:
         print(f"\nthe walker travels on; follow it again with: {again}")
         return
@@ -167,20 +175,28 @@ def _follow(client: Client, walkers: Sequence[str], out: Path | None) -> None:
         raise CommandError(f"{exc}; then follow the walker again with: {again}") from exc
     if out is not None:
         get(client, walkers[0], out)
+    if stops == 0:
+        raise CommandError(
+            "the model is home as it went: nobody could train it; the reasons stand above"
+        )
 
 
-def _watch(client: Client, walkers: Sequence[str]) -> None:
-    left = set(walkers)
+def _watch(client: Client, walkers: Sequence[str]) -> int | None:
+    """Print until all are home; return how many stops they made, or None where nobody knows."""
+    left, stops = set(walkers), 0
     for reports in client.follow(walkers[0] if len(walkers) == 1 else ""):
         told = [report for report in reports if report.get("walker") in walkers]
         _print(told, name=len(walkers) > 1)
-        left -= {report["walker"] for report in told if report["kind"] == "arrived"}
+        arrived = [report for report in told if report["kind"] == "arrived"]
+        stops += sum(int(report.get("stops", 0)) for report in arrived)
+        left -= {report["walker"] for report in arrived}
         if not left:
-            return
+            return stops
         # A peer whose history was lost has forgotten its reports, but not its walkers.
         if not reports and all(client.find_walker(walker)["role"] == HOME for walker in left):
             print("home")
-            return
+            return None
+    return None
 
 
 def _print(reports: Sequence[Json], *, name: bool = False) -> None:

@@ -33,7 +33,8 @@ def axes_of(recipe: Recipe) -> Axes:
     made = _KNOWN.get(recipe.get("zoo", ""))
     if made is None:
         known = ", ".join(sorted(_KNOWN))
-        raise ValueError(f"no axes are known of {recipe.get('zoo')!r}; they are of {known}")
+        name = recipe.get("zoo", "a model that is not of the zoo")
+        raise ValueError(f"no axes are known of {name!r}; they are of {known}")
     return made[0](recipe)
 
 

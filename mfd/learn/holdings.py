@@ -111,7 +111,10 @@ def parse(address: str) -> Address:
     head, _, query = address.partition("?")
     scheme, colon, place = head.partition(":")
     if scheme not in SCHEMES or not colon:
-        raise HoldingError(f"data address {address!r}: unknown scheme; known: {', '.join(SCHEMES)}")
+        raise HoldingError(
+            f"data address {address!r}: unknown scheme; known: {', '.join(SCHEMES)}; "
+            "write SCHEME:PLACE, as sklearn:digits"
+        )
     if not place:
         raise HoldingError(f"data address {address!r}: nothing stands after {scheme}:")
     options = dict(parse_qsl(query, keep_blank_values=True))

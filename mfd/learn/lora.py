@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mfd.learn.errors import LearnError
@@ -66,6 +66,7 @@ def with_lora(module: nn.Module, lora: Mapping[str, Any], kind: str) -> nn.Modul
     except ImportError as exc:
         raise ValueError(f"a recipe with lora needs {exc.name}: pip install 'mfd[hf]'") from exc
     settings = settings_of(lora)
+    _check_targets(module, settings.get("target_modules", ()))
     if kind in TASKS:
         settings["task_type"] = TASKS[kind]
     elif "modules_to_save" not in settings:
@@ -76,6 +77,23 @@ def with_lora(module: nn.Module, lora: Mapping[str, Any], kind: str) -> nn.Modul
         warnings.simplefilter("ignore", FutureWarning)
         made: nn.Module = peft.get_peft_model(module, peft.LoraConfig(**settings))
     return made
+
+
+def _check_targets(module: nn.Module, targets: Iterable[str]) -> None:
+    """PEFT is content when one of them is found; we are not. Raises: ValueError."""
+    named = dict(module.named_modules())
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in named):
+            flat = {n.rpartition(".")[2] for n, m in named.items() if _is_flat(m)}
+            known = ", ".join(sorted(flat)[:12])
+            raise ValueError(
+                f"recipe lora: no module is called {target!r}; adapters fit on {known}"
+            )
+
+
+def _is_flat(module: nn.Module) -> bool:
+    """Whether it is a linear layer, a GPT-2's too."""
+    return type(module).__name__ in ("Linear", "Conv1D")
 
 
 def _is_transposed(module: nn.Module, targets: list[str] | None) -> bool:

@@ -23,6 +23,7 @@ from mfd.learn.tables import Table
 __all__ = ["ZOO", "build", "init"]
 
 EXTENT_MAX = 1 << 16  # one width, length or number of classes
+EXAMPLES = {"inputs": "1x8x8"}  # of arguments that a recipe must give; others are numbers
 DEPTH_MAX = 192  # blocks; a manifest names at most 256 layers
 
 
@@ -43,7 +44,8 @@ def build(recipe: Mapping[str, Any]) -> nn.Sequential:
         _check(name, key, value, like=known[key].default)
     lacking = [key for key, p in known.items() if p.default is p.empty and key not in arguments]
     if lacking:
-        raise ValueError(f"recipe {name!r} lacks {', '.join(lacking)}")
+        example = ",".join(f"{key}={EXAMPLES.get(key, 10)}" for key in lacking)
+        raise ValueError(f"recipe {name!r} lacks {', '.join(lacking)}: as in {name}:{example}")
     try:
         return nn.Sequential(ZOO[name](**arguments))
     except (RuntimeError, ZeroDivisionError, TypeError) as exc:

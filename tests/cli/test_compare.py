@@ -196,6 +196,8 @@ def test_the_report_is_one_file_that_loads_nothing(done: Path) -> None:
     assert "://" not in html.replace("&quot;", "")
     assert "@import" not in html
     assert "url(" not in html.replace("url(#tip)", "")
+    assert "laps=" in html.partition("Plans</dt><dd>")[2].partition("</dd>")[0]
+    assert ("of FedAvg's" in html) == ("fedavg" in html.partition("</h1>")[0])
 
 
 def test_beside_every_plot_lies_a_csv_with_its_numbers(done: Path) -> None:
@@ -260,6 +262,10 @@ def test_another_comparison_is_not_mixed_in(done: Path, capsys: pytest.CaptureFi
         (["snake", "--data", "sklearn:iris", "--set", "seconds=1"], "no run would be like another"),
         (["distill", "--data", "sklearn:iris"], "teaches models of the holders: say which"),
         (["a=distill:share=logits,public=p", "--data", "sklearn:iris"], "only a proxy answers"),
+        (
+            ["snake", "--data", "sklearn:iris", "--partition", "shard=2", "--skew", "1"],
+            "--skew 1 and --partition shard=2 deal out the data: give one",
+        ),
         (["snake", "--data", "sklearn:iris", "--partition", "shard=x"], "shard is a whole number"),
         (["snake", "--data", "sklearn:iris", "--seed", "3-1"], "write 1,2,3 or 1-3"),
         (["nowhere.toml", "--data", "sklearn:iris"], "plan nowhere.toml cannot be read"),
@@ -363,7 +369,9 @@ def test_data_show_prints_and_draws_the_split(
     assert sum(row["samples"] for row in rows) == 1438
     assert picture.read_text().startswith("<svg xmlns=")
     assert main(args) == 0
-    assert "4/4" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "4/4" in said
+    assert "10 classes\n" in said
     assert main(["data", "show", "csv:nowhere.csv?label=a"]) == 1
     assert "no file 'nowhere.csv'" in capsys.readouterr().err
 

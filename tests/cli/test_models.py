@@ -21,6 +21,7 @@ from mfd.cli.models import HfOrder, from_hf, hf_order, module_of, with_base
 from mfd.cli.saving import check_out, open_model, plan_of, save
 from mfd.cli.sending import make_walker
 from mfd.learn.layers import find_layers
+from mfd.learn.recipes import init
 from mfd.net.injection import InjectionReader
 from mfd.net.keys import KeyPair
 from mfd.packet import Plan
@@ -90,7 +91,8 @@ def test_what_is_wrong_with_a_folder_is_one_sentence(folder: Path, tmp_path: Pat
         (HfOrder(folder, head="heads"), "--head heads: "),
         (HfOrder(folder, lora="r8"), "'r8' is not KEY=VALUE"),
         (HfOrder(folder, lora="r=0"), "r is a whole number from 1 to 4096"),
-        (HfOrder(folder, lora="targets=nothing"), "cannot be built"),
+        (HfOrder(folder, lora="targets=nothing"), "no module is called 'nothing'; .* c_attn, c_fc"),
+        (HfOrder(folder, lora="targets=c_attn+c_porj"), "no module is called 'c_porj'"),
     ):
         with pytest.raises(Misuse, match=words) as told:
             from_hf(order)
@@ -164,6 +166,60 @@ def test_names_of_a_file_that_no_module_can_have_are_one_sentence(
     save_file({name: torch.zeros(2)}, tmp_path / "x.safetensors")
     with pytest.raises(CommandError, match=words):
         module_of(str(tmp_path / "x.safetensors"))
+
+
+def test_a_saved_model_tells_its_layers(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What came home is shown as its recipe cuts it, from the packet and from plain tensors."""
+    recipe = {"zoo": "mlp", "inputs": [4], "classes": 2}
+    packet, body = came_home(recipe, init(recipe, 1), tmp_path)
+    save(packet, body, tmp_path / "home.safetensors")
+    save(packet, body, tmp_path / "home.mfd")
+    for name in ("home.safetensors", "home.mfd"):
+        assert [row["name"] for row in told([str(tmp_path / name)], capsys)] == [
+            "fc1",
+            "fc2",
+            "head",
+        ]
+    adapters, body = came_home(*from_hf(HfOrder(folder, lora="r=4")), tmp_path)
+    save(adapters, body, tmp_path / "a.safetensors")
+    save(adapters, body, tmp_path / "a.mfd")
+    assert len(told([str(tmp_path / "a.safetensors")], capsys)) == 2  # no base is in it
+    assert len(told([str(tmp_path / "a.mfd")], capsys)) == 6
+    foreign = tmp_path / "foreign.safetensors"
+    tensors = {"fc1.1.weight": torch.zeros(2, 2)}
+    for note in ("{", "[]", '{"local": "mine"}'):  # notes of others, or broken, count as none
+        save_file(tensors, foreign, {"mfd.recipe": note})
+        assert len(told([str(foreign)], capsys)) == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["gpt2"], "there is no file or folder gpt2, nor a model of that name in the zoo"),
+        (["cnn"], "lacks inputs, classes: as in cnn:inputs=1x8x8,classes=10"),
+        (["mlp:inputs=4,classes=2", "--lora", "r=4"], "belong to a folder of Hugging Face"),
+        (["own.py"], "a function of yours is py:MODULE:FUNCTION"),
+        (["none.mfd"], "none.mfd cannot be read"),
+        (["bare.mfd"], "carries no plan that names its model"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_sentence(
+    args: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").touch()
+    bare = Packet.from_tensors({"head": {"weight": torch.zeros(2, 2)}})
+    Path("bare.mfd").write_bytes(b"".join(bytes(part) for part in encode(bare)))
+    assert main(["layers", *args]) in (1, 2)
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
 
 
 class _Size:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mfd.cli.main import main
 from mfd.cli.plans import parse_recipe
@@ -77,6 +78,10 @@ def test_a_packet_becomes_one_whose_parent_it_is(model: Path, capsys: Any) -> No
         (["--width", "wide"], "cannot be scaled so"),
         (["--depth", "5"], "depth 5: the axes name 4 blocks"),
         (["--depth", "1.5"], "depth 1.5 is neither a part of the blocks nor a number"),
+        (
+            ["--depth", "2", "--recipe", RECIPE.removesuffix(",exits=true")],
+            "does not fit the recipe: ",
+        ),
         (["--bits", "7"], "bits 7: weights can have"),
         (["--recipe", "mlp:inputs=1x8x8,classes=10"], "does not fit the recipe"),
     ],
@@ -96,3 +101,21 @@ def test_a_file_that_does_not_tell_its_model(model: Path, capsys: Any) -> None:
     assert "does not tell its layers: say --recipe" in capsys.readouterr().err
     assert main(["scale", str(model), "--recipe", RECIPE, "-o", str(model.with_name("x.pt"))]) == 2
     assert "what is written is .mfd or .safetensors" in capsys.readouterr().err
+
+
+def test_a_file_that_tells_its_recipe_needs_none(tmp_path: Path, capsys: Any) -> None:
+    recipe = "cnn:inputs=1x8x8,classes=10,width=8,hidden=16"
+    path, out = tmp_path / "told.safetensors", tmp_path / "half.safetensors"
+    notes = {"mfd.recipe": json.dumps(parse_recipe(recipe))}
+    save_file(dict(zoo.init(parse_recipe(recipe), 3).state_dict()), path, notes)
+    assert main(["scale", str(path), "--width", "0.5", "-o", str(out)]) == 0
+    told = capsys.readouterr().out.splitlines()[1].removeprefix("recipe: ")
+    runs(parse_recipe(told), out)
+    assert main(["scale", str(out), "--width", "0.5", "-o", str(tmp_path / "x.mfd")]) == 1
+    assert "is a scaled version already" in capsys.readouterr().err
+    assert main(["scale", str(path), "--depth", "2", "-o", str(tmp_path / "x.mfd")]) == 1
+    assert "only a model with an exit after every block has a depth" in capsys.readouterr().err
+    notes = {"mfd.recipe": json.dumps({"hf": {}})}
+    save_file({"a": torch.zeros(1)}, path, notes)
+    assert main(["scale", str(path), "-o", str(out)]) == 1
+    assert "is a model of Hugging Face" in capsys.readouterr().err

@@ -139,6 +139,22 @@ def test_a_plan_file_holds_everything_and_init_gives_the_first_tensors(
     assert main(["packet", "verify", str(out)]) == 0
 
 
+def test_a_model_that_nobody_can_train_is_no_success(
+    api: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = RECIPE.replace("classes=10", "classes=3")
+    argv = ["send", few, *ARGS[1:], *_key(tmp_path), "--out", str(tmp_path / "home.mfd")]
+    assert main(argv) == 1
+    said = capsys.readouterr()
+    assert "10 classes" in said.out
+    assert "home after 0 stops" in said.out
+    assert (
+        said.err
+        == "mfd: the model is home as it went: nobody could train it; the reasons stand above\n"
+    )
+    assert (tmp_path / "home.mfd").is_file()
+
+
 def test_ctrl_c_while_following_leaves_the_walker_alone(
     api: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,7 +185,13 @@ def test_wrong_requests_end_with_one_sentence(
         (2, ["send", RECIPE, "--names", "a", "--mode", "snak", *key], "'snake'"),
         (2, ["send", RECIPE, "--names", "a", "--set", "epoch=1", *key], "epochs"),
         (2, ["send", RECIPE, "--names", "a", "--set", "epochs", *key], "KEY=VALUE"),
-        (2, ["send", RECIPE, "--names", "a", "--laps", "0", *key], "plan"),
+        (
+            2,
+            ["send", RECIPE, "--names", "a", "--laps", "0", *key],
+            "laps are a whole number from 1, not 0",
+        ),
+        (2, ["send", RECIPE, "--names", "a", "--init", "random", *key], "is for --hf"),
+        (2, ["send", RECIPE, "--names", "a", "--hf", str(tmp_path), *key], "two models are given"),
         (2, ["send", RECIPE, "--names", "a", "--out", "m.pt", *key], ".safetensors"),
         (2, ["send", "no.toml", *key], "no.toml"),
         (2, ["send", RECIPE, "--names", "a", "--init", str(bad), *key], "bad.mfd"),
