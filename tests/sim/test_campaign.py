@@ -32,6 +32,7 @@ def test_a_seed_of_the_swarm(seed: int) -> None:
     [
         pytest.param(36, id="an owner seeks two peers that are gone and, beside them, holders"),
         pytest.param(53, id="a liar replays an OPEN over a shorter way"),
+        pytest.param(91, id="a liar signs a version whose parent it never kept"),
     ],
 )
 def test_a_seed_that_was_broken_once(seed: int) -> None:

@@ -227,7 +227,9 @@ class Custody:
                 raise self._violation(
                     "S6", f"{host.name} keeps a version that is not signed: {error}"
                 ) from error
-            if host.name not in self._liars:
+            # a liar may have thrown away what it says it stored, and so never kept the parent
+            untold = {self._world.hosts[name].key.public_key for name in self._liars}
+            if host.name not in self._liars and manifest.trainer not in untold:
                 # clients of a federated round keep theirs in caches, which nobody reads
                 several = manifest.parents if MERGED in manifest.claims else manifest.parents[:1]
                 strangers = [p for p in several if p not in self._manifests]
