@@ -26,7 +26,7 @@ demo: $(READY)
 	$(BIN)/mfd demo
 
 test: check second
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The second decoder's tests need two npm packages; where node is not, pytest says that it skips them.
 second: spec/node_modules/.ready

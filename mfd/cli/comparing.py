@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from mfd.cli.errors import Misuse
+from mfd.cli.lines import read_lines
 from mfd.topology import Topology, TopologyError, dump, load, make
 
 if TYPE_CHECKING:
@@ -101,22 +102,6 @@ class Study:
         lines = list(read_lines(self.metrics(cell)))
         whole = bool(lines) and lines[0].get("kind") == "begin" and lines[-1].get("kind") == "end"
         return lines[-1] if whole and lines[0].get("cell") == self.digest(cell) else None
-
-
-def read_lines(path: Path) -> Iterator[Json]:
-    """The lines of a metrics file up to the first that is not whole; none without a file."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return
-    for line in text.splitlines():
-        try:
-            found = json.loads(line)
-        except ValueError:
-            return
-        if not isinstance(found, dict):
-            return
-        yield found
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -32,6 +32,12 @@ def _partition(partition: str, skew: float | None) -> str:
     return partition if skew is None else f"skew={skew:g}"
 
 
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="For plans that do not say."),
+]
+
+
 def compare(
     plans: Annotated[
         list[str] | None,
@@ -53,10 +59,7 @@ def compare(
         str, typer.Option(help="For plans of mode distill: the model that lives at each holder.")
     ] = "",
     laps: Annotated[int | None, typer.Option(help="Of plans that do not say.")] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="For plans that do not say."),
-    ] = None,
+    sets: Sets = None,
     seed: Annotated[str, typer.Option(help="1,2,3 or 1-3: of split, model, batches.")] = "1",
     samples_per_s: Annotated[
         float, typer.Option(help="Device model: trained by a node of speed 1.")

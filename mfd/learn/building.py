@@ -14,7 +14,7 @@ from mfd.learn.hf import adapt
 from mfd.learn.memory import state_bytes
 from mfd.packet.task import LayerRef
 
-__all__ = ["build_for"]
+__all__ = ["build_for", "use_threads"]
 
 Recipe = Mapping[str, Any]
 STATE_SLACK = 1.1  # of a model's bytes over the sum of its layer objects, which hold tables too
@@ -65,3 +65,15 @@ def _own(recipe: Recipe, own: Callable[[Recipe], nn.Module] | None) -> nn.Module
         return adapt(own(recipe))
     except Exception as exc:  # a task boundary: the owner's code may raise anything
         raise LearnError(f"the recipe {dict(recipe)!r} cannot be built: {exc}") from exc
+
+
+def use_threads(wanted: object, most: int) -> int:
+    """Let torch use what a plan asks for, at most `most` (0: what torch has); return `most`.
+
+    Torch is told only where the number changes.
+    """
+    most = most or torch.get_num_threads()
+    count = min(wanted, most) if type(wanted) is int and wanted > 0 else most
+    if count != torch.get_num_threads():
+        torch.set_num_threads(count)
+    return most

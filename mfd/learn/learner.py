@@ -114,11 +114,12 @@ class Learner:
         WARNING: what `write` receives borrows the model's memory; it must be copied or written out.
         Raises: LearnError or HoldingError, one sentence; Cancelled.
         """
+        from mfd.learn.building import use_threads
         from mfd.learn.cutting import cut, plan_of
 
         started = time.perf_counter()
         plan = plan_of(task, decode_plan(task.plan))
-        self._use_threads(plan)
+        self._threads = use_threads(plan.learn.get("threads"), self._threads)
         match task.kind:
             case "train":
                 result = self._train(
@@ -327,7 +328,7 @@ class Learner:
         for number, sibling in enumerate(task.siblings):
             if sibling.layers == task.layers:
                 continue
-            if sibling.shares and misfit(task.layers, sibling, read):
+            if sibling.shares and not sibling.cut and misfit(task.layers, sibling, read):
                 claims[f"out{number}"] = 4.0
             elif unfinite(sibling, known, read):
                 claims[f"out{number}"] = 1.0
@@ -365,18 +366,6 @@ class Learner:
             assert isinstance(address, str)
             self._loaded[name] = load(address, allow_py=self._allow_py)
         return self._loaded[name]
-
-    def _use_threads(self, plan: Plan) -> None:
-        """A plan may ask for fewer threads than the owner allows, never for more."""
-        import torch
-
-        self._threads = self._threads or torch.get_num_threads()
-        wanted = plan.learn.get("threads")
-        count = self._threads
-        if isinstance(wanted, int) and wanted > 0:
-            count = min(wanted, count)
-        if count != torch.get_num_threads():
-            torch.set_num_threads(count)
 
     def _made(self, task: LearnTask, plan: Plan) -> nn.Module:
         """The module of the plan's recipe, its values not yet those of the task."""

@@ -261,7 +261,10 @@ def test_another_comparison_is_not_mixed_in(done: Path, capsys: pytest.CaptureFi
         (["a=snake:seconds=2", "--data", "sklearn:iris"], "plan a: seconds end a stop by this"),
         (["snake", "--data", "sklearn:iris", "--set", "seconds=1"], "no run would be like another"),
         (["distill", "--data", "sklearn:iris"], "teaches models of the holders: say which"),
-        (["a=distill:share=logits,public=p", "--data", "sklearn:iris"], "only a proxy answers"),
+        (
+            ["a=distill:share=logits,public=d/public", "--data", "sklearn:iris"],
+            "only a proxy answers",
+        ),
         (
             ["snake", "--data", "sklearn:iris", "--partition", "shard=2", "--skew", "1"],
             "--skew 1 and --partition shard=2 deal out the data: give one",

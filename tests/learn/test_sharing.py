@@ -286,7 +286,7 @@ def test_a_lesson_that_does_not_fit_into_memory_is_refused_before_it_begins(
     assert not home.written
     with pytest.raises(LearnError, match=r"this peer allows .* smaller batches or models"):
         Home({"d": pictures}, memory=100_000).perform()  # the walker alone
-    open_set = {"d": pictures, "open": Holding(pictures.x[:60], pictures.y[:60], 10)}
+    open_set = {"d": pictures, "public": Holding(pictures.x[:60], pictures.y[:60], 10)}
     with pytest.raises(LearnError, match=r"takes [^;]* for the resident model, and this peer"):
         Home(open_set, LOGITS, resident=MLP, memory=30_000).perform()
     assert Home({"d": pictures}, resident=MLP, memory=64 << 20).perform().claims["steps"] > 0
