@@ -5,7 +5,7 @@ Rules of this file: it reads and changes nothing. A liar is seen as the honest p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from mfd.core.circuit import Circuit
@@ -13,6 +13,7 @@ from mfd.core.custody import Walker
 from mfd.core.frames import Class
 from mfd.core.membership import Membership
 from mfd.core.peer import Peer
+from mfd.core.recordbook import Entry
 from mfd.core.routestate import Distance, Neighbour, Route, State
 
 __all__ = [
@@ -57,6 +58,18 @@ def members(peer: Peer) -> Membership:
     """Return views, records and rumours."""
     found: Membership = _inner(peer).members
     return found
+
+
+def watch_book(peer: Peer, tell: Callable[[Entry], None]) -> None:
+    """Have every record that the peer enters in its book told of, for its present life."""
+    book = members(peer).book
+    before = book.news
+
+    def news(of: bytes) -> None:
+        tell(book.view()[of])
+        before(of)
+
+    book.news = news
 
 
 def delivered(peer: Peer) -> int:

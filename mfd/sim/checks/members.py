@@ -29,6 +29,7 @@ from mfd.core.memberframes import (
     decode_member,
 )
 from mfd.core.messages import Kind
+from mfd.core.recordbook import Entry
 from mfd.core.records import Item, open_peer_record
 from mfd.core.tidings import CUSTODY, EVIDENCE, EVIDENCE_VALID_S, VALID_S
 from mfd.packet.errors import PacketError
@@ -53,6 +54,7 @@ class _View:
     heard: set[bytes] = field(default_factory=set)  # rumours taken
     born_us: dict[bytes, int] = field(default_factory=dict)  # of records and rumours, at the latest
     seqs: dict[bytes, int] = field(default_factory=dict)  # peer -> highest seq in the book
+    booked: list[Entry] = field(default_factory=list)  # entered in the book by this event
 
 
 class Members:
@@ -72,6 +74,8 @@ class Members:
         view = self._views.get(host.index)
         if view is None or view.life != host.life:
             view = self._views[host.index] = _View(host.life)
+            if host.peer is not None:
+                insight.watch_book(host.peer, view.booked.append)
         came: set[bytes] = set()  # records that a relay may pass on as they are
         if type(event) is Received:
             frame = _member(event.frame)
@@ -80,6 +84,10 @@ class Members:
             came = {sealed for sealed, _ in _items(frame)}
             for sealed, age_s in _items(frame):
                 self._note(view, sealed, self._local_us(host) - age_s * SECOND_US)
+        for entry in view.booked:  # adverts, answers of SEEK and sealed circuits bring records too
+            if entry.record.sealed not in came:
+                self._note(view, entry.record.sealed, entry.born_us)
+        view.booked.clear()
         for effect in effects:
             if type(effect) is Send and len(effect.frame) == 1:
                 self._said(host, view, _member(effect.frame[0]), came)
