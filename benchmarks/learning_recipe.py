@@ -43,6 +43,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "learn": AIDED,
     },
     "fedavg": {"mode": "fedavg", "rounds": 20, "learn": ADJUSTED},
+    "fedavg, 60 rounds": {"mode": "fedavg", "rounds": 60, "learn": ADJUSTED},
 }
 
 
