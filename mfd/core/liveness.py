@@ -43,9 +43,15 @@ class _Watch:
 class Liveness:
     """One watch a link. `silent(link, reason)` is called once for a link that is to be given up."""
 
-    def __init__(self, ctx: Context, silent: Callable[[int, str], None]) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        silent: Callable[[int, str], None],
+        active: Callable[[int], bool] = lambda link: True,
+    ) -> None:
         self._ctx = ctx
         self._silent = silent
+        self._active = active  # only neighbours are asked about others
         self._watches: dict[int, _Watch] = {}
         self._score = 0
         self._lagged_us = 0
@@ -130,7 +136,8 @@ class Liveness:
     # second opinions
 
     def _ask_around(self, link: int, watch: _Watch) -> None:
-        others = [n for n, w in self._watches.items() if n != link and not w.suspect]
+        watches = self._watches.items()
+        others = [n for n, w in watches if n != link and not w.suspect and self._active(n)]
         silent = sum(w.suspect for w in self._watches.values())
         if silent > 1 and 2 * silent > len(self._watches) and self._score == 0:
             self._harder()  # several at once: it may be us; one step, since it may be them too

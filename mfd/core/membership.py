@@ -83,7 +83,7 @@ class Membership:
         self.whereabouts = Whereabouts(ctx, self.book)
         self.book.news = self._news
         self.reunion = Reunion(ctx, self.dials, self._linked)
-        self.liveness = Liveness(ctx, self.close)
+        self.liveness = Liveness(ctx, self.close, lambda link: self.neighbours[link].active)
         self.tidings = Tidings(ctx)
         self.gossip = self.tidings.gossip = Gossip(ctx, self.tidings.judge)
         self.comparing = AntiEntropy(ctx, self.gossip)

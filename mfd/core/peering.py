@@ -178,8 +178,8 @@ class Peering:
     def implied(self, link: int) -> bool:
         """Routing news over a link that we asked on says yes: there, links are given."""
         neighbour = self._links.neighbours[link]
-        if neighbour.asked is not None and not (neighbour.active or neighbour.leaving):
-            self._take(link, neighbour.asked)
+        if not (neighbour.active or neighbour.leaving):
+            self._take(link, neighbour)
         return neighbour.active
 
     def gone(self, peer: bytes, addresses: tuple[str, ...]) -> None:
@@ -255,13 +255,15 @@ class Peering:
             if passive is not None:
                 passive.retry_us = self._ctx.now_us + NO_ROOM_US
                 passive.reason = REASONS[NO_ROOM]
-        elif neighbour.asked is not None and not neighbour.active:
-            self._take(link, neighbour.asked)
+        elif not neighbour.active:
+            self._take(link, neighbour)
         self.hurry()
 
-    def _take(self, link: int, asked: Purpose) -> None:
+    def _take(self, link: int, neighbour: Neighbour) -> None:
         """The answer is yes: do we still want it? Two islands may hang on one that returns."""
-        if not self._admit(link, urgent=self._scarce() or asked is Purpose.RETURN):
+        if neighbour.asked in (None, Purpose.FAR):
+            return  # a call does not ask for a neighbour
+        if not self._admit(link, urgent=self._scarce() or neighbour.asked is Purpose.RETURN):
             self._send(link, Disconnect(FULL))
             self._links.close(link, "others were quicker")
 

@@ -8,9 +8,10 @@ import pytest
 
 from mfd.core.circuit import Channel
 from mfd.core.config import Config
+from mfd.core.dials import Purpose
 from mfd.core.events import Addressed, Joined, LinkUp, Received, Ticked
 from mfd.core.frames import Class, Open, Update, Via, encode_frame
-from mfd.core.memberframes import Call, Called, Shuffle, encode_member
+from mfd.core.memberframes import Call, Called, Probe, Shuffle, encode_member
 from mfd.core.records import OPEN_NETWORK, seal_peer_record
 from mfd.sim.keys import SimKey
 from tests.core.circuit_world import Ear
@@ -261,6 +262,22 @@ def test_calls_out_of_place_change_nothing() -> None:
     world.happen(box, Received(998, encode_member(Call(wrong))))
     world.run(rounds=1)
     assert 998 not in peer.members.far, "the record of somebody else"
+
+
+@pytest.mark.parametrize("frame", [Probe(bytes(32)), Update([])])
+def test_a_call_asks_for_no_neighbour(frame: object) -> None:
+    """Rules: M-07, M-37"""
+    world = joined()
+    a, b = far_pair(world)
+    world.teach(a, b)
+    world.connect(a, b)
+    world.run(rounds=1)
+    asked = next(n for n, x in world.peer(a).members.neighbours.items() if x.asked is Purpose.FAR)
+    encode = encode_member if isinstance(frame, Probe) else encode_frame
+    world.happen(world.boxes[a], Received(asked, encode(frame)))
+    assert not world.peer(a).members.neighbours[asked].active
+    world.run(rounds=6)
+    assert world.far(a) == {b}, "the answer to CALL is CALLED"
 
 
 def test_holders_records_travel_beside_their_adverts() -> None:

@@ -42,6 +42,15 @@ def test_an_idle_neighbour_is_pinged_and_stays() -> None:
     assert 140 <= len(out) <= 150
 
 
+def test_only_neighbours_are_asked_about_a_silent_one() -> None:
+    """Rules: M-23"""
+    it = Watcher(3)
+    it.liveness._active = lambda link: link == 2  # link 3 leads to a far peer
+    it.alive = {2, 3}
+    asked = [link for link, frame in sent(it.run(6)) if isinstance(frame, Probe)]
+    assert asked == [2]
+
+
 def test_traffic_saves_the_pings() -> None:
     """Rules: M-23"""
     it = Watcher(1)
