@@ -1,17 +1,9 @@
-"""Peers broken on purpose, one rule each: what a checker is worth is whether it notices.
+"""The rules that are taken away: routing, circuits, membership, custody; more in `ablations_edges`.
 
-Each ablation patches the core while it lasts, names the invariants of which at least one must be
-reported, and the scenario in which that has to happen. The same scenario is sound without it.
-
-Rules of this file: nothing here is ever in force outside `with ablation.broken():`.
+Rules of this file: as in `ablation`; what a peer does in place of a rule stands in `breaking`.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import mfd.core.meeting as meeting_module
 import mfd.core.peer as peer_module
@@ -34,54 +26,11 @@ from mfd.core.transfer import Circuits
 from mfd.core.views import Views
 from mfd.core.walkers import Walkers
 from mfd.sim import breaking
+from mfd.sim.ablation import Ablation, Patch
+from mfd.sim.ablations_edges import EDGES
 from mfd.sim.checks.routes import Routing
-from mfd.sim.faults import parse
-from mfd.sim.scenario import SWARM_CONFIG, Scenario
-from mfd.topology import make
 
 __all__ = ["ABLATIONS", "Ablation", "Patch"]
-
-Patch = tuple[Any, str, Any]  # owner, attribute, what replaces it
-
-
-@dataclass(frozen=True, slots=True)
-class Ablation:
-    """One rule of the core taken away."""
-
-    name: str
-    caught_by: tuple[str, ...]
-    patches: tuple[Patch, ...]
-    scene: Mapping[str, Any]  # fields of Scenario, "graph" as (kind, nodes), "faults" as text
-    around: tuple[Patch, ...] = ()  # in force with the rule and without it: how the scene is set
-    seeds: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)  # tried in turn
-
-    def scenario(self, seed: int) -> Scenario:
-        """The scene with one seed."""
-        fields = dict(self.scene)
-        kind, count = fields.pop("graph")
-        faults = parse(fields.pop("faults", "none"))
-        config = {**SWARM_CONFIG, **fields.pop("config", {})}
-        known: dict[str, Any] = {"seconds": 30.0, "calm": 0.0, **fields}
-        return Scenario(make(kind, count, seed), seed=seed, faults=faults, config=config, **known)
-
-    @contextmanager
-    def broken(self, *, really: bool = True) -> Iterator[None]:
-        """Take the rule away; with `really` false only set the scene."""
-        with ExitStack() as stack:
-            for patch in (*self.around, *(self.patches if really else ())):
-                stack.enter_context(_patched(*patch))
-            yield
-
-
-@contextmanager
-def _patched(owner: Any, name: str, value: Any) -> Iterator[None]:
-    before = owner.__dict__[name]
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
-
 
 DEAF: tuple[Patch, ...] = ((Leases, "lapsed", lambda _, __: False),)
 CUTS = {"graph": ("small-world", 14), "faults": "cut=6,half=3,crash=2"}
@@ -371,4 +320,5 @@ ABLATIONS: tuple[Ablation, ...] = (
         ((Dice, "bytes", breaking.unseeded),),
         {**WALK, "faults": "crash=3,loss=1%", "seconds": 10.0},
     ),
+    *EDGES,
 )

@@ -26,6 +26,7 @@ class Disk:
         self.objects: dict[bytes, bytes] = {}  # synced
         self.changes = 0  # of rows and synced objects, for whoever watches
         self.rotten: set[bytes] = set()  # objects whose bytes have decayed
+        self.based: set[tuple[bytes, bytes]] = set()  # (object, base) of differences made lately
         self.remembered: tuple[tuple[bytes, tuple[str, ...]], ...] = ()  # good peers
         self._growing: dict[bytes, bytearray] = {}
         self._fresh: dict[bytes, bytes] = {}  # complete, not synced
@@ -120,6 +121,8 @@ class Disk:
         raw = memoryview(data)[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
         item = item_bytes_at(data, number)
         under = self._base(base, number)
+        if under is not None:
+            self.based.add((digest, base))
         encoding = self.encoding if under is None else Encoding.DELTA
         return encode_chunk(raw, item_bytes=item, encoding=encoding, base=under)
 

@@ -15,13 +15,17 @@ from mfd.core.membership import Membership
 from mfd.core.peer import Peer
 from mfd.core.recordbook import Entry
 from mfd.core.routestate import Distance, Neighbour, Route, State
+from mfd.core.sources import Record
 
 __all__ = [
     "Sigma",
+    "believed",
+    "carries",
     "chosen_advert",
     "circuits",
     "counter",
     "delivered",
+    "far_links",
     "feasibility",
     "links",
     "listens",
@@ -109,6 +113,26 @@ def selected(peer: Peer, data: str | None = None) -> dict[Sigma, Route]:
     }
 
 
+def believed(peer: Peer) -> Iterator[Record]:
+    """Return the newest record of every source that is known of others, and told to neighbours."""
+    inner = _inner(peer)
+    routes = inner._routes
+    for states in routes._table.names.values() if routes is not None else ():
+        for holder, state in states.items():
+            if holder != inner.id and any(state.best):
+                yield state.newest
+
+
+def far_links(peer: Peer) -> list[int]:
+    """Return the links to far peers."""
+    return list(_inner(peer)._members.far._used_us)
+
+
+def carries(peer: Peer, link: int) -> bool:
+    """Whether circuits use a link."""
+    return bool(_inner(peer)._circuits.carries(link))
+
+
 def own_seqno(peer: Peer, name: str) -> int | None:
     """Return the seqno that a peer last signed for a name of its own."""
     routes = _inner(peer)._routes
@@ -176,6 +200,10 @@ def sizes(peer: Peer) -> dict[str, tuple[int, int]]:
         "timers": (len(inner._ctx._heap), 65_536),
         "answers": (len(inner._ctx._pending), 65_536),
     }
+    if far := [inner._members.neighbours[link].up for link in inner._members.far._used_us]:
+        dialled = sum(up.outbound for up in far)
+        out["far links that it dialled"] = (dialled, config.far_links_max)
+        out["far links that others dialled"] = (len(far) - dialled, config.far_links_max)
     if inner._routes is not None:
         table = inner._routes._table
         adverts = max((n.adverts for n in table.links.values()), default=0)

@@ -25,6 +25,7 @@ from mfd.sim.host import Host
 from mfd.sim.keys import Signatures
 from mfd.sim.liars import HABITS, Liar
 from mfd.sim.standin import StandIn
+from mfd.sim.terms import Terms
 from mfd.sim.trouble import Trouble
 from mfd.sim.world import World
 from mfd.topology import Topology
@@ -76,6 +77,10 @@ class Scenario:
     part: bool = False  # only a part of the peers is healed
     planes: bool = False  # objects travel compressed; raw chunks cost the simulator half the time
     open: bool = False  # peers choose their neighbours; the graph gives names and data alone
+    members: bool = False  # owners name an issuer, whose token all hosts have but ...
+    strangers: int = 0  # ... so many that hold data, and announce it all the same
+    revoked: int = 0  # so many members' tokens are called back half-way through the trouble
+    small: int = 0  # so many holders take no model as a whole
     heartbeats: bool = True  # False: abstracted, for large worlds; see wires.py
     config: Mapping[str, Any] = field(default_factory=dict)  # fields of Config that differ
     warm: float = 2.0  # seconds before the trouble
@@ -103,10 +108,11 @@ def stage(scenario: Scenario) -> Stage:
     streams = Streams(scenario.seed)
     holdings = _holdings(scenario, streams)
     liars = _liars(scenario, streams, holdings)
+    terms = Terms(scenario, config, signatures, holdings)
     for name in scenario.topology.nodes:
-        held = holdings.get(name, {})
+        held = holdings.get(name, {DATA: 100} if name in terms.strangers else {})
         learner = StandIn(seconds=scenario.training) if held else None
-        host = world.add(name, learner=learner, on=False)
+        host = world.add(name, learner=learner, config=terms.config(name), on=False)
         host.holdings = dict(held)
         host.disk.encoding = Encoding.PLANES if scenario.planes else Encoding.RAW
         if name in liars:
@@ -130,6 +136,7 @@ def stage(scenario: Scenario) -> Stage:
     trouble.liars.update(liars)
     for host in world.hosts.values():
         world.start(host)
+    terms.begin(world)
     births = _births(scenario, world, [n for n in holdings if n not in liars], streams)
     return Stage(world, trouble, births, list(holdings))
 

@@ -67,6 +67,7 @@ def test_every_invariant_that_is_checked_is_shown_to_bite() -> None:
         "L5",
         "L6",
         "R5",
+        "R6",
     } <= checked
 
 

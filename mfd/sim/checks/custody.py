@@ -76,6 +76,7 @@ class Custody:
         self._rows: dict[tuple[str, bytes], _Row] = {}
         self._opened: dict[bytes, Certificate] = {}
         self._manifests: dict[bytes, Manifest] = {}  # by version, of those seen on any disk
+        self.versions = self._manifests  # for other checkers to read
         self._signed: dict[tuple[bytes, int, bytes, int, bytes], bytes] = {}
         self._durable: dict[str, set[bytes]] = {}  # host -> digests that its disk has ever said
         self._granted: dict[tuple[bytes, Position], bytes] = {}

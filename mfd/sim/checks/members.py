@@ -28,10 +28,16 @@ from mfd.core.memberframes import (
     ShuffleReply,
     decode_member,
 )
-from mfd.core.messages import Kind
 from mfd.core.recordbook import Entry
 from mfd.core.records import Item, open_peer_record
-from mfd.core.tidings import CUSTODY, EVIDENCE, EVIDENCE_VALID_S, VALID_S
+from mfd.core.tidings import (
+    CUSTODY,
+    EVIDENCE,
+    EVIDENCE_VALID_S,
+    REVOCATION,
+    REVOCATION_VALID_S,
+    VALID_S,
+)
 from mfd.packet.errors import PacketError
 from mfd.packet.objects import Buffer
 from mfd.sim import insight
@@ -233,7 +239,6 @@ def _items(frame: MemberFrame | None) -> Iterable[Item]:
 
 def _rumour_valid_s(frame: Rumour) -> int:
     """How long a rumour matters; no honest peer passes on what it does not know."""
-    if frame.kind == EVIDENCE:
-        return EVIDENCE_VALID_S
-    known = [s for kind, s in VALID_S.items() if kind == Kind(frame.payload[0])]
-    return known[0] if frame.kind == CUSTODY and known else -1
+    if frame.kind != CUSTODY:
+        return {EVIDENCE: EVIDENCE_VALID_S, REVOCATION: REVOCATION_VALID_S}.get(frame.kind, -1)
+    return next((s for kind, s in VALID_S.items() if kind == frame.payload[0]), -1)

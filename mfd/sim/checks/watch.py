@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 from mfd.core.effects import Effect
 from mfd.core.events import Event
+from mfd.sim.checks.admission import Admission
+from mfd.sim.checks.bounds import Bounds
 from mfd.sim.checks.circuits import CircuitFlow
 from mfd.sim.checks.custody import Custody
 from mfd.sim.checks.members import Members
@@ -39,6 +41,8 @@ class Watch:
         self.circuits = CircuitFlow(world, liars)
         self.members = Members(world, liars)
         self.shares = Shares(world)
+        self.admission = Admission(world, self.custody)
+        self.bounds = Bounds(world)
         self._stride = -(-len(world.hosts) // EVERY_EVENT_HOSTS) if world.hosts else 1
         self.routing.sweeping = self.sampled
         self._looks: dict[int, int] = {}
@@ -72,4 +76,6 @@ class Watch:
             if not turn % LOOK_EVENTS:
                 self.circuits.look(host)
                 self.members.look(host)
+                self.admission.look(host)
+                self.bounds.look(host)
         self.members.sweep()
