@@ -34,7 +34,7 @@ RATES = {  # name -> (what, highest value)
     "duplicate": ("part of the datagrams that comes twice", 0.5),
     "reorder": ("part of the datagrams that others overtake", 0.5),
     "drift": ("part by which clocks run wrong, at most", 0.1),
-    "liars": ("part of the peers that lie", 0.5),
+    "liars": ("part of the peers that lie; from 1 on: so many of them", 0.5),
 }
 APPOINTMENTS = {  # name -> what, whether it takes a share
     "partition": "the network falls into two halves, share: of the smaller one",
@@ -44,6 +44,7 @@ APPOINTMENTS = {  # name -> what, whether it takes a share
 }
 SHARES = {"partition": 0.5, "storm": 0.3, "swizzle": 0.5, "power": 1.0}
 LENGTH_US = 10_000_000  # of an appointment that names no end
+LIARS_MAX = 16  # told by their number
 DELAY_US_MAX = 10_000_000
 BANDWIDTH_BPS_MIN = 8_000
 TIME = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h)?")
@@ -128,7 +129,8 @@ def parse(text: str) -> Faults:
         elif name == "bandwidth":
             faults = replace(faults, bandwidth_bps=_read_bandwidth(value, word))
         elif name in RATES:
-            rates[name] = _read_number(value, word, RATES[name][1])
+            count = name == "liars" and value.isdecimal() and int(value) >= 1
+            rates[name] = _read_number(value, word, LIARS_MAX if count else RATES[name][1])
         else:
             known = ", ".join((*RATES, "delay", "bandwidth"))
             at = ", ".join(APPOINTMENTS)

@@ -160,8 +160,9 @@ def _liars(
         return {}
     chance = streams.of("liars")
     names = list(scenario.topology.nodes)
-    count = max(1, round(len(names) * scenario.faults.liars))
-    chosen = chance.sample(names, count)
+    told = scenario.faults.liars  # a share, or how many
+    count = int(told) if told >= 1 else max(1, round(len(names) * told))
+    chosen = chance.sample(names, min(count, len(names)))
     honest = [name for name in holdings if name not in chosen]
     spared = set() if len(honest) >= 2 else set(holdings)
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,15 @@ def test_no_ablation_is_left_in_force() -> None:
     }
     assert before == after
     assert Config().lease_us == 60_000_000
+
+
+def test_two_liars_do_not_hide_that_a_walker_is_lost() -> None:
+    """Liars count as lost disks only for walkers that they have had in their hands."""
+    ablation = next(a for a in ABLATIONS if a.name == "a grantor keeps no copy")
+    lying = replace(ablation, scene={**ablation.scene, "faults": "amnesia=12,liars=2"})
+    with lying.broken():
+        outcome = run(lying.scenario(3))
+    assert outcome.liars == 2
+    assert outcome.violation.startswith("S2:")
+    with lying.broken(really=False):
+        assert run(lying.scenario(3)).violation == ""

@@ -26,6 +26,14 @@ def test_a_text_is_read() -> None:
     assert parse("none") == parse("") == Faults()
 
 
+def test_liars_are_told_as_a_share_or_by_their_number() -> None:
+    assert parse("liars=25%").liars == 0.25
+    assert parse("liars=2").liars == parse(str(parse("liars=2"))).liars == 2
+    for text in ("liars=0.6", "liars=1.5", "liars=17", "crash=2,liars=-1"):
+        with pytest.raises(FaultError, match="from 0 to"):
+            parse(text)
+
+
 @pytest.mark.parametrize("seed", range(50))
 def test_drawn_faults_survive_being_written_down(seed: int) -> None:
     faults = draw(Streams(seed).of("swarm"), 60)

@@ -77,6 +77,7 @@ class Custody:
         self._opened: dict[bytes, Certificate] = {}
         self._manifests: dict[bytes, Manifest] = {}  # by version, of those seen on any disk
         self.versions = self._manifests  # for other checkers to read
+        self.lying: dict[bytes, set[str]] = {}  # walker -> liars that have had it in their hands
         self._signed: dict[tuple[bytes, int, bytes, int, bytes], bytes] = {}
         self._durable: dict[str, set[bytes]] = {}  # host -> digests that its disk has ever said
         self._granted: dict[tuple[bytes, Position], bytes] = {}
@@ -308,8 +309,9 @@ class Custody:
                 self._losses[walker] = 0
             elif not copies.get(walker, 0) and walker not in self.excused:
                 losses = self._losses.get(walker, 0)
-                # every liar that discards what it has stored is a lost disk too
-                bearable = wanted - len(self._liars) if walker in self._whole else 1
+                # a liar that had it may have thrown away what it said was stored: a lost disk too
+                lying = len(self.lying.get(walker, ()))
+                bearable = wanted - lying if walker in self._whole else 1
                 if losses < bearable:
                     raise self._violation("S2", f"no copy of {walker.hex()[:12]} is left")
                 self.excused.add(walker)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mfd.core.custody import Role
 from mfd.core.effects import Effect
 from mfd.core.events import Event
+from mfd.sim import insight
 from mfd.sim.checks.admission import Admission
 from mfd.sim.checks.bounds import Bounds
 from mfd.sim.checks.circuits import CircuitFlow
@@ -78,4 +80,12 @@ class Watch:
                 self.members.look(host)
                 self.admission.look(host)
                 self.bounds.look(host)
+        else:
+            self._suspect(host)
         self.members.sweep()
+
+    def _suspect(self, host: Host) -> None:
+        """Remember which walkers a liar has owned, kept or held."""
+        for walker in insight.walkers(host.peer) if host.peer is not None else ():
+            if walker.role is not Role.NONE or walker.held is not None:
+                self.custody.lying.setdefault(walker.id, set()).add(host.name)
