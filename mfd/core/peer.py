@@ -255,6 +255,7 @@ class Peer:
         self._routes = Routes(self.id, ctx.config, signer=ctx.signer, verify=ctx.verify, boot=boot)
         self._routes.void = self._members.tidings.void
         self._members.restored(boot)
+        self._members.tidings.restore(event.records)
         self._members.tidings.revoke(ctx.config.revoked)
         self._walkers.restore(event.records, event.objects)
         for walker in self._walkers:

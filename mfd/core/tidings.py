@@ -14,7 +14,7 @@ Source: spec/membership.md, section "What is broadcast".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgpack
@@ -34,6 +34,7 @@ EVIDENCE = 2
 REVOCATION = 3
 REVOCATION_VALID_S = 30 * 24 * 3_600  # by then every peer that comes back has heard of it
 VOID_MAX = 4_096  # members whose tokens were revoked
+ROW = "revoked/"  # ledger rows: issuer and member in hexadecimal -> the revocation
 EVIDENCE_VALID_S = 24 * 3_600
 CERTIFICATES_MAX = 4_096  # of any walkers, newest heard last, to be compared with later ones
 VALID_S = {Kind.RECLAIM: 600, Kind.STALE: 24 * 3_600}  # a lost question, a split of a day
@@ -48,7 +49,19 @@ class Tidings:
         self.gossip: Gossip
         self.expel: Callable[[bytes], None] = lambda member: None
         self.void: dict[tuple[bytes, bytes], int] = {}  # as in tokens.Void
+        self._rows: set[str] = set()  # of revocations, on this disk or on their way there
         self._certificates: dict[tuple[object, ...], bytes] = {}
+
+    def restore(self, records: Mapping[str, bytes]) -> None:
+        """Go by the revocations that an earlier life has taken: nobody may tell them again."""
+        config = self._ctx.config
+        self._rows = {key for key in records if key.startswith(ROW)}
+        for key in sorted(self._rows):
+            found = open_revocation(records[key], config.network, self._ctx.verify)
+            if found is None:
+                self._ctx.report("corrupt", row=key, reason="it is no revocation")
+            elif found[0] in config.issuers and len(self.void) < VOID_MAX:
+                self.void[found[:2]] = found[2]
 
     def spread(self, kind: Kind, *body: Any) -> None:
         """Tell everybody; what is too large for a broadcast stays between the two concerned."""
@@ -104,9 +117,19 @@ class Tidings:
         key = (issuer, member)
         if serial > self.void.get(key, -1) and (key in self.void or len(self.void) < VOID_MAX):
             self.void[key] = serial
+            self._keep(f"{ROW}{issuer.hex()}/{member.hex()}", payload)
             self._ctx.report("revoked", peer=member.hex(), issuer=issuer.hex(), serial=serial)
             self.expel(member)
         return REVOCATION_VALID_S
+
+    def _keep(self, row: str, payload: bytes) -> None:
+        """Write a revocation down, so that a restart does not void it."""
+        if row in self._rows or len(self._rows) < VOID_MAX:
+            self._rows.add(row)
+            self._ctx.store(put=((row, bytes(payload)),), then=_nothing, failed=self._lost)
+
+    def _lost(self, reason: str) -> None:
+        self._ctx.report("disk", reason=reason)
 
     def compare(self, records: Iterable[bytes]) -> None:
         """Look whether a certificate excludes another that was heard; then show both to everybody.
@@ -149,3 +172,7 @@ def _about(certificate: Certificate) -> tuple[Any, ...]:
     """What an honest signer signs one certificate about at most."""
     c = certificate
     return (c.walker, c.epoch, c.hop, c.revision, c.source)
+
+
+def _nothing() -> None:
+    """Nobody waits for it."""

@@ -10,12 +10,14 @@ import mfd.core.errands as errands_module
 import mfd.core.exchange as exchange_module
 import mfd.core.handover as handover_module
 import mfd.core.routing as routing_module
+from mfd.core.antientropy import AntiEntropy
 from mfd.core.detours import Detours
 from mfd.core.far import FarLinks
 from mfd.core.pace import Pace
 from mfd.core.rates import Rates
 from mfd.core.reception import Reception
 from mfd.core.routing import Routes
+from mfd.core.tidings import Tidings
 from mfd.core.transfer import Circuits
 from mfd.core.walkers import Walkers
 from mfd.sim import breaking, breaking_edges
@@ -56,6 +58,13 @@ EDGES: tuple[Ablation, ...] = (
         ("S17",),
         ((Routes, "expel", breaking.nothing),),
         {**MEMBERS, "revoked": 1, "seconds": 8.0},
+    ),
+    Ablation(
+        "a restart forgets who was revoked",
+        ("S17",),
+        ((Tidings, "restore", breaking.nothing),),
+        {**MEMBERS, "revoked": 1, "seconds": 20.0, "faults": "power@12s-15s"},
+        around=((AntiEntropy, "_compare", breaking_edges.early),),  # else neighbours tell it again
     ),
     Ablation(
         "a neighbour may send as much as it likes",

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import mfd.core.exchange as exchange_module
+from mfd.core.antientropy import AntiEntropy
 from mfd.core.bases import Named
 from mfd.core.config import Config
 from mfd.core.custody import Version, Walker
@@ -32,6 +33,7 @@ __all__ = [
     "baseless",
     "befriend",
     "curious",
+    "early",
     "first_named",
     "hardly",
     "shy",
@@ -45,6 +47,16 @@ __all__ = [
 def anybody(sealed: bytes, config: Config, verify: Verifier, void: Void | None = None) -> Record:
     """Open a record whatever its token."""
     return open_record(sealed, config.network, verify)
+
+
+_compare = AntiEntropy._compare
+EARLY_US = 14_000_000
+
+
+def early(comparing: AntiEntropy, link: int) -> None:
+    """Compare notes with neighbours for a while, and no more."""
+    if comparing._ctx.now_us < EARLY_US:
+        _compare(comparing, link)
 
 
 # far peers, searches and ways

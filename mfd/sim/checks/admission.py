@@ -72,8 +72,9 @@ class Admission:
             told = self._told[host.index] = _Told(host.disk, host.life, len(host.reports))
         if told.life != host.life:
             told.life = host.life
-            since_us = told.seen_us - DURABLE_US
-            told.void = {k: v for k, v in told.void.items() if v[1] < since_us}
+            told.void = {
+                k: v for k, v in told.void.items() if self._is_durable(host, told, k, v[1])
+            }
         told.seen_us = now_us
         for when_us, report in host.reports[told.read :]:
             if report.kind == "revoked":
@@ -82,6 +83,12 @@ class Admission:
                 told.void[key] = int(fields["serial"] or 0), when_us
         told.read = len(host.reports)
         return told
+
+    @staticmethod
+    def _is_durable(host: Host, told: _Told, key: tuple[bytes, bytes], when_us: int) -> bool:
+        """Whether the disk says so, or had time enough to."""
+        row = f"revoked/{key[0].hex()}/{key[1].hex()}"
+        return row in host.disk.records or when_us < told.seen_us - DURABLE_US
 
     def _check_holder(self, host: Host, told: _Told, record: Record) -> None:
         token = record.token
