@@ -104,8 +104,11 @@ NextHop = Callable[[Via, Class], "tuple[int, Via] | None"]
 class Trails(Protocol):
     """Ways to peers that routing knows no route to."""
 
-    def way(self, peer: bytes) -> tuple[tuple[bytes, ...], Via] | None:
-        """Return the marks of the next hops, and what to follow from there; None: not now."""
+    def way(self, peer: bytes, but: frozenset[int]) -> tuple[tuple[bytes, ...], Via] | None:
+        """Return the marks of the next hops, and what to follow from there; None: not now.
+
+        `but` are links over which the peer was not reached lately.
+        """
         ...
 
     def broke(self, peer: bytes) -> None:

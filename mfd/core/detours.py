@@ -36,12 +36,14 @@ class Detours:
         if len(self._failed) > TARGETS_MAX:
             del self._failed[next(iter(self._failed))]
 
+    def avoided(self, target: bytes) -> frozenset[int]:
+        """Return the links over which a peer was not reached lately."""
+        failed, now_us = self._failed.get(target, {}), self._ctx.now_us
+        return frozenset(link for link, until_us in failed.items() if until_us > now_us)
+
     def choose(self, target: bytes, ways: Iterable[Way]) -> Way | None:
         """Return the first way over a link that has not failed; else the very first, if any."""
-        now_us = self._ctx.now_us
-        avoid = {
-            link for link, until_us in self._failed.get(target, {}).items() if until_us > now_us
-        }
+        avoid = self.avoided(target)
         first: Way | None = None
         for way in ways:
             if way[0][0] not in avoid:

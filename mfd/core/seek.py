@@ -40,6 +40,7 @@ PASS_US = 10_000_000
 FOUND_MAX = 1_024  # holders kept
 SEARCHES_MAX = 64
 FRAMES_PER_S = 32  # SEEK of one neighbour that are looked at
+NONE: frozenset[int] = frozenset()
 NOBODY = -1  # no link has this number: the asker of our own SEEK
 THIN_BYTES = 64 << 10  # what the cost of a link is reckoned for
 
@@ -91,6 +92,7 @@ class _Search:
     names: tuple[str, ...]
     exclude: frozenset[bytes]  # marks
     then: list[Then]
+    but: frozenset[int] = NONE  # neighbours left out, where others are there
     ring: int = 0
     id: bytes = b""
     found: bool = False
@@ -151,15 +153,20 @@ class Seeker:
         held = self._found.items()
         return [h.source for (name, _), h in held if name in wanted and now_us < h.until_us]
 
-    def trail(self, peer: bytes) -> Trail | None:
-        """Return a way to a peer that was found, the nearest of several."""
+    def trail(self, peer: bytes, but: frozenset[int] = NONE) -> Trail | None:
+        """Return a way to a peer that was found, the nearest of several, rather not over `but`."""
         now_us = self._ctx.now_us
         held = [
-            (h.source.metric, h.trail)
+            (self.begins_at(h.trail, but), h.source.metric, h.trail)
             for (_, holder), h in self._found.items()
             if holder == peer and now_us < h.until_us
         ]
-        return min(held)[1] if held else None
+        return min(held)[2] if held else None
+
+    def begins_at(self, trail: Trail, links: frozenset[int]) -> bool:
+        """Whether a way begins at one of these neighbours, though there are others."""
+        marks = {n: link.peer[:MARK_BYTES] for n, link in self._links.items() if n in links}
+        return len(marks) < len(self._links) and trail.route[0] in marks.values()
 
     def forget(self, peer: bytes) -> None:
         """It did not answer: let the next search find another way, or nobody."""
@@ -167,7 +174,9 @@ class Seeker:
 
     # searching
 
-    def seek(self, names: Sequence[str], exclude: Iterable[bytes], then: Then) -> None:
+    def seek(
+        self, names: Sequence[str], exclude: Iterable[bytes], then: Then, but: frozenset[int] = NONE
+    ) -> None:
         """Look for holders of any of `names` but these peers; `then` is told if any was found.
 
         A search for the same names that is under way counts for this one too.
@@ -181,13 +190,13 @@ class Seeker:
             self._ctx.after(0, lambda: then(False))
             return
         marks = frozenset(peer[:MARK_BYTES] for peer in exclude)
-        search = self._searches[key] = _Search(key, marks, [then])
+        search = self._searches[key] = _Search(key, marks, [then], but)
         search.rank_us = self._ctx.now_us + (PEER_US if _is_for_peer(search) else 0)
         self._ring(search)
 
-    def seek_peer(self, peer: bytes, then: Then) -> None:
-        """Look for a peer by its id."""
-        self.seek((peer_name(peer),), (), then)
+    def seek_peer(self, peer: bytes, then: Then, but: frozenset[int] = NONE) -> None:
+        """Look for a peer by its id, over other neighbours than `but` if there are any."""
+        self.seek((peer_name(peer),), (), then, but)
 
     def seeks(self, names: Sequence[str]) -> bool:
         """Say whether a search for these names is under way."""
@@ -207,7 +216,7 @@ class Seeker:
         self._ids[search.id] = search
         self._remember(search.id, _Pass(NOBODY, frozenset(), self._ctx.now_us + PASS_US))
         exclude = make_filter(search.id, search.exclude)
-        for link in self._links:
+        for link in [n for n in self._links if n not in search.but] or self._links:
             self._send(link, Seek([search.id, list(search.names), exclude, ttl]))
         self._ctx.count("seeks_sent")
         rest = partial(self._ring_over, search)
@@ -363,7 +372,8 @@ class Seeker:
                 if len(self._found) >= FOUND_MAX:
                     continue
             search.found = True
-            if known is None or metric <= known.source.metric or now_us >= known.until_us:
+            gone = known is not None and self.begins_at(known.trail, search.but)
+            if known is None or gone or metric <= known.source.metric or now_us >= known.until_us:
                 word = (record.samples, record.labels, record.capacity)
                 source = Source(record.holder, metric, hops, *word)
                 valid_us = min(record.valid_us, self._ctx.config.seek_keep_us)

@@ -155,7 +155,8 @@ class Circuits(Flow):
         return (*hop, ()) if hop is not None and hop[0] in self._links else None
 
     def _along(self, target: bytes, cls: Class) -> Onward | None:
-        trail = self._trails.way(target) if self._trails is not None else None
+        avoid = self._detours.avoided(target)
+        trail = self._trails.way(target, avoid) if self._trails is not None else None
         return None if trail is None else self._toward(target, trail[1], cls, trail[0])
 
     def _label(self, link: int) -> int:

@@ -83,14 +83,19 @@ class Trails:
         self.reach: Callable[[bytes], bool] = lambda peer: False
         self._vain: dict[bytes, _Vain] = {}
 
-    def way(self, peer: bytes) -> tuple[tuple[bytes, ...], Via] | None:
-        """Return the way; where none is known, look for one, so that a later try finds it."""
+    def way(self, peer: bytes, but: frozenset[int]) -> tuple[tuple[bytes, ...], Via] | None:
+        """Return the way; where none is known, look for one, so that a later try finds it.
+
+        `but` are neighbours over which it was not reached lately: a way that begins there is
+        returned, and another one is sought.
+        """
         dialling = self.reach(peer)
-        trail = self._seeker.trail(peer)
-        if trail is None:
+        trail = self._seeker.trail(peer, but)
+        if trail is None or self._seeker.begins_at(trail, but):
             if not dialling and self._may_seek(peer):
-                self._seeker.seek_peer(peer, partial(self._sought, peer, self._seeker.ups))
-            return None
+                self._seeker.seek_peer(peer, partial(self._sought, peer, self._seeker.ups), but)
+            if trail is None:
+                return None
         return trail.route, Via(trail.name, trail.holder, 0, UNBOUND)
 
     def via(self, routes: Routes, peer: bytes, cls: Class) -> Via | None:

@@ -7,7 +7,7 @@ import pytest
 from mfd.core.config import Config
 from mfd.core.context import Context
 from mfd.core.detours import TARGETS_MAX, Detours
-from mfd.core.frames import Open, Reset, ResetCode, encode_frame
+from mfd.core.frames import Open, Reset, ResetCode, Seek, encode_frame
 from mfd.sim.keys import SimKey, sim_verify
 from tests.core.seek_world import SECOND, Node, SeekWorld
 
@@ -85,6 +85,36 @@ def test_where_no_neighbour_is_left_seek_finds_a_way() -> None:
         said.append(ear.said[0])
     assert said[0] is ResetCode.STALLED
     assert said[2] == "opened"
+
+
+@pytest.mark.parametrize("code", [ResetCode.STALLED, ResetCode.UNKNOWN])
+def test_seek_leaves_out_the_first_hop_that_has_just_failed(code: ResetCode) -> None:
+    """Rules: R-33, T-30"""
+    world = SeekWorld([("a", "b"), ("b", "d"), ("a", "c"), ("c", "e"), ("e", "d")])
+    a, b, d = (world.nodes[name] for name in "abd")
+    seen = break_at(b, code)
+    link = next(number for number, name in a.links.items() if name == "b")
+    said, asked = [], []
+    for _ in range(4):
+        ear = a.connect(d)
+        world.run(6)
+        said.append(ear.said[0] if ear is not None else None)
+        asked.append(sum(isinstance(f, Seek) and to == link for _, to, f, _ in a.sent))
+    assert said[:2] == [None, code], "b is nearest, and answers first"
+    assert said[-1] == "opened"
+    assert len(seen) <= 2, "where the way is not forgotten it is taken once more, beside the search"
+    assert asked[-1] == asked[0], "b was not asked again"
+
+
+def test_seek_asks_the_only_neighbour_again() -> None:
+    """Rules: R-33, T-30"""
+    world = SeekWorld([("a", "b"), ("b", "d")])
+    a, d = world.nodes["a"], world.nodes["d"]
+    seen = break_at(world.nodes["b"], ResetCode.STALLED)
+    for _ in range(6):
+        a.connect(d)
+        world.run(6)
+    assert len(seen) >= 2
 
 
 def test_the_only_way_is_taken_again_though_it_has_failed() -> None:
