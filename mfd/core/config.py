@@ -111,6 +111,7 @@ class Config:
     offer_us: int = 10 * SECOND_US  # OFFER without answer
     lease_us: int = 60 * SECOND_US
     held_query_us: int = 3_600 * SECOND_US
+    released_keep_us: int = 7 * 24 * 3_600 * SECOND_US  # content that custody does not count on
     park_retry_us: int = 2 * SECOND_US
     errand_us: int = 120 * SECOND_US
     siblings_max: int = 4  # versions of a walker's siblings that are at hand at once

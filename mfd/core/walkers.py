@@ -8,10 +8,11 @@ Source: spec/custody.md, section "Records".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from mfd.core.ages import ages_of, total, walkers_of
 from mfd.core.bases import Named, named, remember
-from mfd.core.context import Context
+from mfd.core.context import Context, Timer
 from mfd.core.custody import Identity, Role, Version, Walker, must_be_found, open_identity
 from mfd.core.events import CommandFailed, Injected
 from mfd.core.exchange import Wanted
@@ -22,6 +23,7 @@ from mfd.packet.objects import object_digest
 __all__ = ["Walkers"]
 
 WALKERS_MAX = 4_096
+SPARE = (Role.NONE, Role.RELEASED)  # whose content no promise counts on
 
 
 class Walkers:
@@ -33,6 +35,7 @@ class Walkers:
         self._objects: dict[bytes, int] = {}  # complete and durable here
         self._broken = ""  # why the disk takes nothing more
         self._depend: bool | None = None  # see below; None: a record has changed since
+        self._fading: dict[bytes, Timer] = {}  # walkers whose content goes then
 
     def __iter__(self) -> Iterator[Walker]:
         return iter(list(self._walkers.values()))
@@ -70,6 +73,7 @@ class Walkers:
             if missing and walker.role in (Role.OWN, Role.SHADOW):
                 self._ctx.report("corrupt", row=key, reason=f"{len(missing)} objects are missing")
             self._walkers[walker.id] = walker
+            self._fade(walker)
 
     def get(self, walker_id: bytes) -> Walker | None:
         """The walker, if it is known here."""
@@ -172,6 +176,25 @@ class Walkers:
         self._ctx.store(
             objects=objects, put=(walker.row(),), drop=drop, then=stored, failed=self._failed
         )
+        self._fade(walker)
+
+    def _fade(self, walker: Walker) -> None:
+        """Let content that nobody counts on go after a while; the row and its mark stay."""
+        before = self._fading.pop(walker.id, None)
+        if before is not None:
+            before.cancel()
+        if walker.role in SPARE and walker.kept():
+            keep_us = self._ctx.config.released_keep_us
+            self._fading[walker.id] = self._ctx.after(keep_us, partial(self._faded, walker))
+
+    def _faded(self, walker: Walker) -> None:
+        if walker.held or walker.pinned or walker.bases or walker.siblings or walker.saving:
+            self._fade(walker)  # it is on its way back here, or works here
+        elif walker.role in SPARE:
+            walker.version = walker.cache = None
+            walker.earlier = ()
+            self._ctx.count("copies_forgotten")
+            self.save(walker, then=lambda: None)
 
     def _failed(self, reason: str) -> None:
         """The disk has lied or is full: own nothing new, promise nothing."""

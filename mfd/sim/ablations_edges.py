@@ -10,7 +10,9 @@ import mfd.core.errands as errands_module
 import mfd.core.exchange as exchange_module
 import mfd.core.handover as handover_module
 import mfd.core.routing as routing_module
+import mfd.core.walkers as walkers_module
 from mfd.core.antientropy import AntiEntropy
+from mfd.core.custody import Role
 from mfd.core.detours import Detours
 from mfd.core.far import FarLinks
 from mfd.core.pace import Pace
@@ -130,6 +132,18 @@ EDGES: tuple[Ablation, ...] = (
         ("S18",),
         ((Reception, "_why_parts", breaking.nothing),),
         {"graph": ("clique", 5), "holders": 4, "small": 2, "walkers": 2, "seconds": 6.0},
+    ),
+    Ablation(
+        "what a shadow keeps goes after a while",
+        ("S2",),
+        ((walkers_module, "SPARE", (Role.NONE, Role.RELEASED, Role.SHADOW)),),
+        {
+            "graph": ("clique", 6),
+            "holders": 4,
+            "laps": 6,
+            "faults": "amnesia=12",
+            "config": {"released_keep_us": 1_000_000},
+        },
     ),
     Ablation(
         "a difference builds upon whatever was named",
