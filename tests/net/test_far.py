@@ -36,7 +36,7 @@ def far_links(made: Node) -> set[str]:
 
 async def test_a_walker_takes_far_links_where_peers_have_few_neighbours(tmp_path: Path) -> None:
     """Rules: M-36, M-37"""
-    async with asyncio.timeout(30), AsyncExitStack() as stack:
+    async with asyncio.timeout(60), AsyncExitStack() as stack:
         nodes = [
             await stack.enter_async_context(peer(tmp_path, number, RING, **HOLD))
             for number in range(1, PEERS + 1)
@@ -80,7 +80,7 @@ async def until(made: Node, known: set[str]) -> None:
 async def test_a_revoked_member_is_refused_and_stays_so_over_a_restart(tmp_path: Path) -> None:
     """Rules: R-49, R-51, R-52"""
     bad, good = (key(number).public_key.hex() for number in (3, 4))
-    async with asyncio.timeout(30), AsyncExitStack() as stack:
+    async with asyncio.timeout(60), AsyncExitStack() as stack:
         enter = stack.enter_async_context
         relay = await enter(member(tmp_path, 2))
         there = await enter(member(tmp_path, 3, **HOLD))
