@@ -105,7 +105,7 @@ def state_bytes(task: LearnTask, trained: Sequence[Range], learn: Mapping[str, A
     Activations are not in it, nor residents. `learn`: the plan's options, those of sharing among
     them; Adam has two moments, SGD one or none.
     """
-    from mfd.learn.sharing import Sharing
+    from mfd.learn.options import Sharing
     from mfd.learn.stepping import slots_of
 
     _, options = Sharing.of(learn)

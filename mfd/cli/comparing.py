@@ -279,7 +279,7 @@ def _plan(text: str, base: Json, holders: int) -> tuple[str, Json]:
 def _shared(learn: Mapping[str, Any]) -> Options:
     """Options of a plan that teaches residents. Raises: LearnError."""
     from mfd.learn.errors import LearnError
-    from mfd.learn.sharing import Sharing
+    from mfd.learn.options import Sharing
 
     sharing, options = Sharing.of(learn)
     if sharing.share != "proxy" or sharing.public:

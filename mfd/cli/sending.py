@@ -115,7 +115,7 @@ def make_walker(module: nn.Module, plan: Plan, keys: KeyPair) -> tuple[str, list
     """Sign a walker and return its id and its injection file. Raises: Misuse."""
     from mfd.learn.errors import LearnError
     from mfd.learn.layers import find_layers, pack
-    from mfd.learn.sharing import Sharing
+    from mfd.learn.options import Sharing
     from mfd.learn.training import Options
 
     try:

@@ -206,7 +206,8 @@ class Learner:
     ) -> LearnResult:
         """Let the walker and the resident learn from each other."""
         from mfd.learn.layers import pack
-        from mfd.learn.sharing import Sharing, visit
+        from mfd.learn.options import Sharing
+        from mfd.learn.sharing import visit
 
         module = self._prepare(task, plan, read)
         self._content = {}  # whatever comes: it no longer holds what was loaded
@@ -237,7 +238,8 @@ class Learner:
         watch: tuple[Callable[[float], None] | None, Callable[[], bool] | None],
     ) -> Visit:
         """What a walker of mode `distill` finds here."""
-        from mfd.learn.sharing import Sharing, Visit
+        from mfd.learn.options import Sharing
+        from mfd.learn.sharing import Visit
 
         sharing, _ = Sharing.of(plan.learn)
         public = self._public(sharing.public) if sharing.public else None
@@ -287,7 +289,8 @@ class Learner:
         holding = self._holding_for(task, plan)
         module = self._prepare(task, plan, read)
         if plan.mode == "distill":
-            from mfd.learn.sharing import Sharing, measure_both
+            from mfd.learn.options import Sharing
+            from mfd.learn.sharing import measure_both
 
             sharing, _ = Sharing.of(plan.learn)
             found = measure_both(module, self.resident, holding, sharing, cancelled)

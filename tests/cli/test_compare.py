@@ -254,7 +254,7 @@ def test_another_comparison_is_not_mixed_in(done: Path, capsys: pytest.CaptureFi
         (["--data", "sklearn:digits"], "say what is compared"),
         (["snake", "--data", "sklearn:digit"], "no set 'digit'"),
         (["snale", "--data", "sklearn:iris"], "did you mean 'snake'?"),
-        (["snake:epoch=3", "--data", "sklearn:iris"], "plan.learn has no 'epoch'"),
+        (["snake:epoch=3", "--data", "sklearn:iris"], "did you mean 'epochs'?"),
         (["a=snake", "a=walk", "--data", "sklearn:iris"], "two plans are called 'a'"),
         (["snake", "--data", "sklearn:iris", "--topology", "rind:5"], "no topology 'rind'"),
         (["snake", "--data", "sklearn:iris", "--partition", "odd=1"], "write one of skew"),
