@@ -24,7 +24,7 @@ from mfd.packet.limits import LAPS_MAX, LAYERS_MAX
 from mfd.packet.plan import HOLDERS_MAX, MODES, ORDERS, Plan, encode_plan
 from mfd.packet.scales import SCALES_KEY, ordered_scales, parse_scale, plain_scales
 
-__all__ = ["join_plan", "make_plan", "parse_recipe", "parse_sets", "read_plan"]
+__all__ = ["join_plan", "make_plan", "parse_recipe", "parse_sets", "read_plan", "recipe_text"]
 
 NOT_IN_FILES = ("home", "extra")
 OPTIONAL = {  # fields that a plan carries by number: what they mean is checked by `_optional`
@@ -70,6 +70,21 @@ def parse_recipe(text: str) -> Table:
     if not name:
         raise Misuse(f"recipe {text!r} names no model: write cnn:inputs=1x8x8,classes=10")
     return recipe
+
+
+def recipe_text(recipe: Mapping[str, Any]) -> str:
+    """A recipe of the zoo as `parse_recipe` reads it; of another kind what it is."""
+    if "zoo" not in recipe:
+        return "a model of Hugging Face" if "hf" in recipe else "a model of the owner's"
+    pairs = (f"{k}={_text(v)}" for k, v in recipe.items() if k not in ("zoo", "axes"))
+    name, told = str(recipe["zoo"]), ",".join(pairs)
+    return f"{name}:{told}" if told else name
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "x".join(map(str, value)) + "x" * (len(value) == 1)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _is_list(key: str, value: str) -> bool:

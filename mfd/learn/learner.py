@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfd.learn.errors import LearnError
 from mfd.learn.holdings import Holding, load
+from mfd.learn.samples import Sample
 from mfd.packet.extent import FULL
 from mfd.packet.objects import Buffer, LayerObject
 from mfd.packet.plan import Plan, decode_plan
@@ -96,9 +97,10 @@ class Learner:
             check_lives(self.resident.module, self._memory)
 
     def describe(self, name: str) -> dict[str, Any]:
-        """Samples and label counts of a holding. Raises: LearnError, HoldingError."""
+        """Samples, label counts and form of a holding. Raises: LearnError, HoldingError."""
         holding = self._holding(name)
-        return {"samples": len(holding.x), "labels": holding.labels()}
+        form = Sample.of(holding).plain()
+        return {"samples": len(holding.x), "labels": holding.labels(), "form": form}
 
     def perform(
         self,
