@@ -37,9 +37,12 @@ from mfd.trial import Device, RunError, Trial
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Run", "RunError", "run"]
+    from mfd.core.effects import Report
+
+__all__ = ["Run", "RunError", "run", "show"]
 
 TRAIN, TEST, PUBLIC = "data/train", "data/test", "public"
+KINDS = ("stop", "merged", "measured", "reissued")  # of the reports that make the history
 Arrays = tuple[Any, Any]
 DataFn = Callable[[int, int], Arrays]
 
@@ -75,6 +78,7 @@ def run(
     samples_per_s: float = 10_000.0,
     residents: Mapping[str, nn.Module] | None = None,
     public: Arrays | None = None,
+    follow: Callable[[Mapping[str, Any]], None] | None = None,
     **learn: str | float | bool,
 ) -> Run:
     """Train `model` by letting it travel; every node that holds data trains the layers it gets.
@@ -87,7 +91,8 @@ def run(
     home, measured after each lap. `order`, `head`, `first`, `body` are a plan's; with
     `layers_per_stop` 0 the memory of each node decides. `walkers` above 1 travel at once and merge
     by `merge` and `gate`. With mode "distill" `residents`, models of nodes' own, learn from it and
-    stay; all holders have `public` (x, y), labels unused. All else goes to the trainer: epochs, ...
+    stay; all holders have `public` (x, y), labels unused. `follow`, such as `mfd.show`, is called
+    with each stop and each measurement as it happens. All else goes to the trainer: epochs, ...
     Raises: ValueError, TypeError: arguments do not fit; RunError: nothing comes home.
     """
     holders = _holders(graph := _graph(topology))
@@ -115,7 +120,32 @@ def run(
         extra=_extra(learn) | _base(model),
         learn=learn | ({} if public is None else {"public": PUBLIC}),
     )
+    if follow is not None:
+        trial.on_news = lambda node, second, report: _tell(follow, trial, (node, second, report))
     return _travel(trial, trial.world.hosts[home], plan, model)
+
+
+def show(entry: Mapping[str, Any]) -> None:
+    """Print one entry of a history in a line: a `follow` for those who watch."""
+    match entry:
+        case {"kind": "stop", "loss": loss}:
+            who = f"{entry['clients']} peers" if "clients" in entry else entry["peer"]
+            before = entry.get("loss_before", loss)
+            told = f"{who}  layers {entry['layers']}  loss {before:.4f} -> {loss:.4f}"
+        case {"kind": "measured", "accuracy": accuracy, "loss": loss}:
+            told = f"accuracy {accuracy:.1%}, loss {loss:.4f}"
+        case _:
+            told = f"{entry['kind']} at {entry.get('peer', '-')}"
+    lap = f"lap {entry['lap']}  " if "lap" in entry else ""
+    print(f"    {entry['second']:7.2f} s  {lap}{told}", flush=True)
+
+
+def _tell(
+    follow: Callable[[Mapping[str, Any]], None], trial: Trial, news: tuple[str, float, Report]
+) -> None:
+    node, second, report = news
+    if report.kind in KINDS:
+        follow({"peer": node, **trial.plain(report), "kind": report.kind, "second": second})
 
 
 def _trial(
@@ -231,7 +261,7 @@ def _travel(trial: Trial, home: Host, plan: Plan, model: nn.Module) -> Run:
             **({"walker": number.get(str(report.fields.get("walker")), 0)} if number else {}),
         }
         for at, report in home.reports
-        if report.kind in ("stop", "merged", "measured", "reissued")
+        if report.kind in KINDS
     )
     return Run(
         model=trained,

@@ -76,14 +76,14 @@ def recipe_text(recipe: Mapping[str, Any]) -> str:
     """A recipe of the zoo as `parse_recipe` reads it; of another kind what it is."""
     if "zoo" not in recipe:
         return "a model of Hugging Face" if "hf" in recipe else "a model of the owner's"
-    pairs = (f"{k}={_text(v)}" for k, v in recipe.items() if k not in ("zoo", "axes"))
-    name, told = str(recipe["zoo"]), ",".join(pairs)
-    return f"{name}:{told}" if told else name
+    pairs = [f"{k}={_value(k, v)}" for k, v in recipe.items() if k not in ("zoo", "axes")]
+    return f"{recipe['zoo']}:{','.join(pairs)}"
 
 
-def _text(value: object) -> str:
+def _value(key: str, value: object) -> str:
     if isinstance(value, list | tuple):
-        return "x".join(map(str, value)) + "x" * (len(value) == 1)
+        text = "x".join(map(str, value))
+        return text if len(value) > 1 or key == "inputs" else text + "x"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

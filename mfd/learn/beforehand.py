@@ -195,8 +195,8 @@ def _written(value: object) -> str:
 
 
 def _sides(shape: Sequence[int]) -> str:
-    """A shape as recipes have it: 1x8x8, 64x."""
-    return "x".join(map(str, shape)) + ("x" if len(shape) == 1 else "")
+    """A shape as recipes have it: 1x8x8, 64."""
+    return "x".join(map(str, shape))
 
 
 def _name(recipe: Recipe) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from mfd.packet.extent import FULL, U16_MAX, Scale, plain_scale, read_scale
+from mfd.packet.extent import U16_MAX, Scale, plain_scale, read_scale
 from mfd.packet.plan import Plan
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
 
 SCALES_KEY = 51
 SCALES_MAX = 16
-BITS = {0: 32, 32: 32, 16: 16, 8: 8, 4: 4}  # of a weight, as P-403 knows them; 0: as they are
+BITS = (0, 32, 16, 8, 4)  # of a weight, as P-403 knows them; 0: as they are
 SCALE_FORM = "WIDTH:DEPTH:BITS, such as 0.5, 1/2:3 or 0.5:0:8"
 
 
@@ -87,26 +87,31 @@ def parse_scale(text: str) -> Scale:
 def ordered_scales(scales: Iterable[Scale]) -> list[Scale]:
     """Return scales as they are given, large ones first: a peer takes the first that it can hold.
 
-    Raises: ValueError, one sentence, for one that could never be taken.
+    Whether it can does not depend on bits: weights are trained at their full width, and layers
+    count with their raw bytes. Raises: ValueError, one sentence, for one that would never be taken.
     """
     found: list[Scale] = []
     for one in scales:
-        if one == FULL or (one.width, one.depth, BITS.get(one.bits)) == (1, 0, BITS[0]):
-            raise ValueError(f"scale {_text(one)} is the full model, which every peer tries first")
+        if (one.width, one.depth) == (1, 0):
+            why = (
+                "fewer bits alone save no memory: cut width or depth, too"
+                if one.bits
+                else ("every peer tries that first")
+            )
+            raise ValueError(f"scale {_text(one)} is the full model, and {why}")
         if held := next((other for other in found if _holds(one, other)), None):
             raise ValueError(
                 f"scale {_text(one)} would never be taken, since {_text(held)} stands before it "
-                "and is no larger: write large ones first, each once"
+                "and is no larger: write large ones first, each width and depth once"
             )
         found.append(one)
     return found
 
 
 def _holds(large: Scale, small: Scale) -> bool:
-    """Whether one is at least as large as the other in width, depth and bits."""
+    """Whether one is at least as large as the other in width and depth."""
     deep, least = large.depth or U16_MAX, small.depth or U16_MAX
-    wide = large.share >= small.share and deep >= least
-    return wide and BITS.get(large.bits, 0) >= BITS.get(small.bits, 0)
+    return large.share >= small.share and deep >= least
 
 
 def _text(scale: Scale) -> str:

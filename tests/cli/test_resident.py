@@ -68,7 +68,7 @@ def test_a_resident_outlives_its_peer_and_never_leaves_it(
     told = Client(holder.api).get("status")["resident"]
     assert (told["lessons"], told["taught"]) == (0, None)
     assert main(["status", "--api", holder.api]) == 0
-    recipe = "resident mlp:inputs=64x,classes=10,hidden=24x16, 8.4 KiB"
+    recipe = "resident mlp:inputs=64,classes=10,hidden=24x16, 8.3 KiB"
     assert f"{recipe}, not taught yet" in capsys.readouterr().out
     assert main(["status", "--api", home.api]) == 0
     assert "resident" not in capsys.readouterr().out
