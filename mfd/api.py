@@ -91,16 +91,17 @@ def run(
     home, measured after each lap. `order`, `head`, `first`, `body` are a plan's; with
     `layers_per_stop` 0 the memory of each node decides. `walkers` above 1 travel at once and merge
     by `merge` and `gate`. With mode "distill" `residents`, models of nodes' own, learn from it and
-    stay; all holders have `public` (x, y), labels unused. `follow`, such as `mfd.show`, is called
-    with each stop and each measurement as it happens. All else goes to the trainer: epochs, ...
+    stay; all holders have `public` (x, y), labels unused. `follow`, such as `mfd.show`, is given
+    each stop and measurement as it happens. All else goes to the trainer: epochs, ...
     Raises: ValueError, TypeError: arguments do not fit; RunError: nothing comes home.
     """
     holders = _holders(graph := _graph(topology))
     home = _home(graph, home or holders[0])
     shards = {name: _arrays(data(i, len(holders)), name) for i, name in enumerate(holders)}
     held = _holdings(shards, test, home)
-    own = (_residents(holders, residents), public)
-    trial = _trial(graph, held, model, own, (seed, samples_per_s))
+    own = _residents(holders, residents), public
+    blocks: dict[str, Any] = {"order": order, "head": head, "first": first, "body": body}
+    trial = _followed(_trial(graph, held, model, own, (seed, samples_per_s)), follow)
     plan = Plan(
         recipe={"local": type(model).__qualname__},
         names=(TRAIN,),
@@ -109,19 +110,14 @@ def run(
         task=_task(shards),
         verify=() if test is None else (TEST,),
         laps=laps,
-        order=order,
         layers_per_stop=layers_per_stop,
-        head=head,
-        first=first,
-        body=body,
+        **blocks,
         full_laps=full_laps,
         min_holders=len(holders),
         seed=seed,
         extra=_extra(learn) | _base(model),
         learn=learn | ({} if public is None else {"public": PUBLIC}),
     )
-    if follow is not None:
-        trial.on_news = lambda node, second, report: _tell(follow, trial, (node, second, report))
     return _travel(trial, trial.world.hosts[home], plan, model)
 
 
@@ -140,12 +136,13 @@ def show(entry: Mapping[str, Any]) -> None:
     print(f"    {entry['second']:7.2f} s  {lap}{told}", flush=True)
 
 
-def _tell(
-    follow: Callable[[Mapping[str, Any]], None], trial: Trial, news: tuple[str, float, Report]
-) -> None:
-    node, second, report = news
-    if report.kind in KINDS:
-        follow({"peer": node, **trial.plain(report), "kind": report.kind, "second": second})
+def _followed(trial: Trial, follow: Callable[[Mapping[str, Any]], None] | None) -> Trial:
+    def tell(node: str, second: float, report: Report) -> None:
+        if follow is not None and report.kind in KINDS:
+            follow({"peer": node, **trial.plain(report), "kind": report.kind, "second": second})
+
+    trial.on_news = tell
+    return trial
 
 
 def _trial(

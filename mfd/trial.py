@@ -250,6 +250,7 @@ class Trial:
             rate = edge.bandwidth_bps / 8 if edge.bandwidth_bps else LINK_BYTES_PER_S
             latency_us = edge.latency_us or LINK_LATENCY_US
             self.world.link(edge.a, edge.b, latency_us=latency_us, bytes_per_s=rate)
+        self._plans: dict[bytes, bytes] = {}  # by walker, as signed
         self._home_come: list[str] = []  # walkers, in order of their arrival
         self._failed = ""  # why a node could not learn
         self._part_sizes: dict[tuple[bytes, Scale], Mapping[str, int]] = {}
@@ -330,6 +331,7 @@ class Trial:
                 home.disk.add(made)
             self.world.happen(home, birth.event)
             born.append(birth.walker)
+            self._plans[birth.walker] = birth.event.plan
         return born
 
     def _home(self, plan: Plan) -> Host:
@@ -357,7 +359,7 @@ class Trial:
             raise RunError(self._failed)
 
     def packet(self, plan: Plan) -> Packet:
-        """What came home, with all its layers; of siblings the one that has seen what all have."""
+        """What came home, with its layers and its plan; of siblings the one that has seen all."""
         home = self._home(plan)
         assert home.peer is not None
         last = self._home_come[-1]
@@ -366,6 +368,7 @@ class Trial:
         assert version is not None
         manifest = version.manifest
         objects = {ref.digest: wrap_object(home.disk.read(ref.digest)) for ref in manifest.layers}
+        objects[manifest.plan] = wrap_object(self._plans[manifest.walker])
         return Packet(manifest, version.record, version.signature, objects)
 
     def taught(self) -> dict[str, nn.Module]:

@@ -18,8 +18,9 @@ from mfd.learn.memory import need_of
 from mfd.learn.options import Options
 from mfd.packet.extent import Scale
 from mfd.packet.manifest import verify_manifest
-from mfd.packet.plan import Plan
+from mfd.packet.plan import Plan, decode_plan
 from mfd.packet.scales import SCALES_KEY, plain_scales
+from mfd.packet.signing import KEY_BYTES, SIGNATURE_BYTES
 from mfd.packet.task import LayerRef, LearnTask
 from mfd.sim.keys import real_verify
 from mfd.topology import Topology, make
@@ -77,6 +78,8 @@ def test_what_came_home_is_signed_and_whole() -> None:
     travel(trial, plan)
     packet = trial.packet(plan)
     packet.check()
+    record = bytes(packet.object(packet.manifest.plan))  # so that it tells its own model
+    assert decode_plan(record[KEY_BYTES + SIGNATURE_BYTES :]) == plan
     verify_manifest(packet.manifest_bytes, packet.signature, real_verify)
     assert packet.manifest.progress.lap == 2
 

@@ -16,6 +16,7 @@ from mfd.learn import zoo
 from mfd.learn.errors import LearnError
 from mfd.learn.measuring import inputs_for
 from mfd.learn.options import Sharing
+from mfd.learn.recipes import task_of
 from mfd.learn.samples import Sample
 from mfd.learn.scaled import Part
 from mfd.learn.slices import told
@@ -51,9 +52,8 @@ def check_plan(plan: Plan, module: nn.Module | None, samples: Mapping[str, Sampl
         if sample.text != (plan.task == "language"):
             holds = "text" if sample.text else "labelled samples"
             other = "language" if sample.text else "classification"
-            raise LearnError(
-                f"the plan's task is {plan.task}, but {where} holds {holds}: set task = {other}"
-            )
+            hint = f"set task = {other}" if task_of(plan.recipe) == other else _others(sample)
+            raise LearnError(f"the plan's task is {plan.task}, but {where} holds {holds}: {hint}")
         check_model(plan.recipe, sample, where, module=module)
     if (own := _own_sample(plan.recipe)) is not None:
         check_model(plan.recipe, own, "its recipe's own inputs")
