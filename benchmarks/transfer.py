@@ -204,6 +204,9 @@ class Idle:
     async def describe(self, name: str) -> Mapping[str, Any]:
         return {"samples": 100}
 
+    def told(self) -> Mapping[str, Any]:
+        return {"forms": {}, "resident": None}
+
     async def perform(self, *_: Any, **__: Any) -> Any:
         await asyncio.Event().wait()
 

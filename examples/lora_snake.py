@@ -64,13 +64,14 @@ def main(argv: list[str] | None = None) -> None:
 
     base = init(RECIPE, seed=1)
     every = ((0, len(find_layers(base))),)
+    print("the base learns at home", flush=True)
     at_home = Holding(*windows(texts[0], 512), 128)
     train(base, at_home, trained=every, options=Options(epochs=20, batch=8, lr=5e-3, distill=0.0))
     model = build({**RECIPE, "lora": LORA}, base)
     test = windows("".join(text[-1_000:] for text in texts[1:]), 128)
     before = measure(model, Holding(*test, 128))["loss"]
     layers = find_layers(model)
-    print(f"{len(layers)} layers, of which {frozen_count(layers)} are frozen")
+    print(f"{len(layers)} layers, of which {frozen_count(layers)} are frozen", flush=True)
     run = mfd.run(
         model,
         data=lambda part, _: windows(texts[part + 1], 512),
@@ -84,6 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         batch=8,
         lr=1e-2,
         distill=0.0,
+        follow=mfd.show,
     )
     came = [int(entry["came_bytes"]) for entry in run.history if entry["kind"] == "stop"]
     losses = [entry["loss"] for entry in run.history if entry["kind"] == "measured"]

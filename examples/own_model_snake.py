@@ -58,7 +58,8 @@ def network(budgets):
 
 
 def journey(title, laps, budgets=(0, 0, 0), **plan):
-    """Send the model off; print what each stop did."""
+    """Send the model off; print what each stop does."""
+    print(title, flush=True)
     run = mfd.run(
         own_model(),
         data=own_data,
@@ -69,6 +70,7 @@ def journey(title, laps, budgets=(0, 0, 0), **plan):
         epochs=2.0,
         lr=0.01,
         seed=1,
+        follow=mfd.show,
         **plan,
     )
     stops = [h for h in run.history if h["kind"] == "stop"]

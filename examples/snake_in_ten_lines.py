@@ -17,6 +17,7 @@ run = mfd.run(
     mode="snake",
     laps=3,
     test=(x[1440:], y[1440:]),
+    follow=mfd.show,
 )
 print("route:", " -> ".join(run.route))
 print("accuracy:", [f"{h['accuracy']:.3f}" for h in run.history if h["kind"] == "measured"])

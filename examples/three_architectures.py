@@ -1,7 +1,7 @@
 """An MLP, a CNN and a small ViT, each with few samples of few digits, teach each other.
 
 Nothing but a small visiting model travels; the three stay where they are. It also asks them about
-100 public pictures, whose labels nobody looks at. It takes minutes, and prints at its end.
+100 public pictures, whose labels nobody looks at. It takes minutes, and prints as it goes.
 Run: python examples/three_architectures.py [LAPS]
 """
 
@@ -41,6 +41,7 @@ for part, (name, model) in enumerate(own.items()):  # as long as it will learn w
     learner, every = copy.deepcopy(model), ((0, len(model)),)
     train(learner, Holding(*few(part, 3), 10), trained=every, options=options)
     alone[name] = measure(learner, test)["accuracy"]
+    print(f"    {name} alone: accuracy {alone[name]:.1%}", flush=True)
 
 run = mfd.run(
     zoo.init({"zoo": "cnn", **shape, "width": 8}, seed=4),
@@ -54,6 +55,7 @@ run = mfd.run(
     epochs=10,
     batch=16,
     teach=3,
+    follow=mfd.show,
 )
 for name, model in run.residents.items():
     taught = measure(model, test)["accuracy"]

@@ -37,9 +37,12 @@ from mfd.trial import Device, RunError, Trial
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Run", "RunError", "run"]
+    from mfd.core.effects import Report
+
+__all__ = ["Run", "RunError", "run", "show"]
 
 TRAIN, TEST, PUBLIC = "data/train", "data/test", "public"
+KINDS = ("stop", "merged", "measured", "reissued")  # of the reports that make the history
 Arrays = tuple[Any, Any]
 DataFn = Callable[[int, int], Arrays]
 
@@ -75,6 +78,7 @@ def run(
     samples_per_s: float = 10_000.0,
     residents: Mapping[str, nn.Module] | None = None,
     public: Arrays | None = None,
+    follow: Callable[[Mapping[str, Any]], None] | None = None,
     **learn: str | float | bool,
 ) -> Run:
     """Train `model` by letting it travel; every node that holds data trains the layers it gets.
@@ -87,15 +91,17 @@ def run(
     home, measured after each lap. `order`, `head`, `first`, `body` are a plan's; with
     `layers_per_stop` 0 the memory of each node decides. `walkers` above 1 travel at once and merge
     by `merge` and `gate`. With mode "distill" `residents`, models of nodes' own, learn from it and
-    stay; all holders have `public` (x, y), labels unused. All else goes to the trainer: epochs, ...
+    stay; all holders have `public` (x, y), labels unused. `follow`, such as `mfd.show`, is given
+    each stop and measurement as it happens. All else goes to the trainer: epochs, ...
     Raises: ValueError, TypeError: arguments do not fit; RunError: nothing comes home.
     """
     holders = _holders(graph := _graph(topology))
     home = _home(graph, home or holders[0])
     shards = {name: _arrays(data(i, len(holders)), name) for i, name in enumerate(holders)}
     held = _holdings(shards, test, home)
-    own = (_residents(holders, residents), public)
-    trial = _trial(graph, held, model, own, (seed, samples_per_s))
+    own = _residents(holders, residents), public
+    blocks: dict[str, Any] = {"order": order, "head": head, "first": first, "body": body}
+    trial = _followed(_trial(graph, held, model, own, (seed, samples_per_s)), follow)
     plan = Plan(
         recipe={"local": type(model).__qualname__},
         names=(TRAIN,),
@@ -104,11 +110,8 @@ def run(
         task=_task(shards),
         verify=() if test is None else (TEST,),
         laps=laps,
-        order=order,
         layers_per_stop=layers_per_stop,
-        head=head,
-        first=first,
-        body=body,
+        **blocks,
         full_laps=full_laps,
         min_holders=len(holders),
         seed=seed,
@@ -116,6 +119,30 @@ def run(
         learn=learn | ({} if public is None else {"public": PUBLIC}),
     )
     return _travel(trial, trial.world.hosts[home], plan, model)
+
+
+def show(entry: Mapping[str, Any]) -> None:
+    """Print one entry of a history in a line: a `follow` for those who watch."""
+    match entry:
+        case {"kind": "stop", "loss": loss}:
+            who = f"{entry['clients']} peers" if "clients" in entry else entry["peer"]
+            before = entry.get("loss_before", loss)
+            told = f"{who}  layers {entry['layers']}  loss {before:.4f} -> {loss:.4f}"
+        case {"kind": "measured", "accuracy": accuracy, "loss": loss}:
+            told = f"accuracy {accuracy:.1%}, loss {loss:.4f}"
+        case _:
+            told = f"{entry['kind']} at {entry.get('peer', '-')}"
+    lap = f"lap {entry['lap']}  " if "lap" in entry else ""
+    print(f"    {entry['second']:7.2f} s  {lap}{told}", flush=True)
+
+
+def _followed(trial: Trial, follow: Callable[[Mapping[str, Any]], None] | None) -> Trial:
+    def tell(node: str, second: float, report: Report) -> None:
+        if follow is not None and report.kind in KINDS:
+            follow({"peer": node, **trial.plain(report), "kind": report.kind, "second": second})
+
+    trial.on_news = tell
+    return trial
 
 
 def _trial(
@@ -231,7 +258,7 @@ def _travel(trial: Trial, home: Host, plan: Plan, model: nn.Module) -> Run:
             **({"walker": number.get(str(report.fields.get("walker")), 0)} if number else {}),
         }
         for at, report in home.reports
-        if report.kind in ("stop", "merged", "measured", "reissued")
+        if report.kind in KINDS
     )
     return Run(
         model=trained,

@@ -18,11 +18,11 @@ from mfd.core.config import Config
 from mfd.core.effects import Effect, Keep, Report
 from mfd.core.events import Event
 from mfd.learn.learner import Learner
-from mfd.packet.extent import FULL
+from mfd.packet.extent import FULL, Scale
 from mfd.packet.objects import Buffer, LayerObject, wrap_object
 from mfd.packet.packet import Packet
 from mfd.packet.plan import Plan, decode_plan
-from mfd.packet.scales import claims_of
+from mfd.packet.scales import claims_of, scale_told
 from mfd.packet.task import LearnResult, LearnTask, Range
 from mfd.sim.keys import Signatures
 from mfd.sim.world import Host, World
@@ -55,15 +55,26 @@ class Costs:
     """Work for one sample, in FLOP of a forward pass, layer by layer."""
 
     layers: tuple[float, ...]
+    parts: Mapping[Scale, Mapping[str, float]] = field(default_factory=dict)
+    """Of versions inside the model, layer by name; the narrower ones learn along with all of it."""
+
+    def of(self, by: Scale, names: Sequence[str]) -> Costs:
+        """Those of one version, in the layers with these names; layers that it drops cost none."""
+        return self if by == FULL else Costs(tuple(self.parts[by].get(n, 0.0) for n in names))
 
     def training(self, trained: Sequence[Range], *, samples: float, kept: float) -> float:
         """FLOP of a stop that sees `samples`, `kept` of them different.
 
         What lies before the first trained layer runs once for each different sample, the rest
-        forward and, at twice the cost, backward for each.
+        forward and, at twice the cost, backward for each. Where all layers train, one of the
+        narrower versions learns along with each batch, in turn.
         """
         first = min((low for low, _ in trained), default=0)
-        return kept * sum(self.layers[:first]) + 3 * samples * sum(self.layers[first:])
+        work = kept * sum(self.layers[:first]) + 3 * samples * sum(self.layers[first:])
+        along = [sum(part.values()) for by, part in self.parts.items() if by.width < 1]
+        if along and sum(high - low for low, high in trained) == len(self.layers):
+            work += 3 * samples * sum(along) / len(along)
+        return work
 
     def measuring(self, samples: float) -> float:
         """FLOP of a forward pass over so many samples."""
@@ -83,36 +94,53 @@ class Device:
     costs: Costs | None = None
 
     def seconds(
-        self, task: LearnTask, trained: Sequence[Range], samples: float, *, held: float
+        self,
+        task: LearnTask,
+        trained: Sequence[Range],
+        samples: float,
+        *,
+        held: float,
+        by: Scale = FULL,
     ) -> float:
-        """Virtual time of a task on a node of speed 1 that holds so many samples."""
+        """Virtual time of a task on a node of speed 1 that holds so many samples.
+
+        `trained` counts the task's layers, `by` is the version of the model that was trained.
+        """
         if task.kind not in ("train", "measure"):
             return 0.0
         training = task.kind == "train"
         if self.flops and self.costs is not None:
+            costs = self.costs.of(by, [ref.name for ref in task.layers])
             work = (
-                self.costs.training(trained, samples=samples, kept=min(samples, held))
+                costs.training(trained, samples=samples, kept=min(samples, held))
                 if training
-                else self.costs.measuring(samples)
+                else costs.measuring(samples)
             )
             return work / self.flops
         return samples / self.samples_per_s / (1 if training else 3)
 
 
-def state_bytes(task: LearnTask, trained: Sequence[Range], learn: Mapping[str, Any]) -> int:
+def state_bytes(
+    task: LearnTask,
+    trained: Sequence[Range],
+    learn: Mapping[str, Any],
+    sizes: Mapping[str, int] | None = None,
+) -> int:
     """Model state of a trainer by formula: all weights; of trained layers gradient and moments.
 
     Activations are not in it, nor residents. `learn`: the plan's options, those of sharing among
-    them; Adam has two moments, SGD one or none.
+    them; Adam has two moments, SGD one or none. `sizes`: bytes of the layers in memory by name,
+    where a smaller version of the model is trained.
     """
-    from mfd.learn.sharing import Sharing
+    from mfd.learn.options import Sharing
     from mfd.learn.stepping import slots_of
 
     _, options = Sharing.of(learn)
     moments = slots_of(options)
     inside = {i for low, high in trained for i in range(low, high)}
-    whole = sum(ref.raw_bytes for ref in task.layers)
-    return whole + (1 + moments) * sum(r.raw_bytes for r in task.layers if r.index in inside)
+    held = {r.index: r.raw_bytes if sizes is None else sizes.get(r.name, 0) for r in task.layers}
+    whole = sum(held.values())
+    return whole + (1 + moments) * sum(size for index, size in held.items() if index in inside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +192,19 @@ class _Node:
         trained = result.trained or task.trained
         samples = float(result.claims.get("samples", 0.0))
         held = self._learner.describe(task.name)["samples"] if task.name else samples
-        seconds = self._trial.device.seconds(task, trained, samples, held=held) / self._speed
+        by = _version(task, result.claims)
+        seconds = self._trial.device.seconds(task, trained, samples, held=held, by=by) / self._speed
         claims = {k: v for k, v in result.claims.items() if k not in OF_MACHINE}
         claims["seconds"] = seconds
-        self._trial.worked(self._name, task, trained, claims)
+        self._trial.worked(self._name, task, trained, claims, by=by)
         return replace(result, claims=claims)
+
+
+def _version(task: LearnTask, claims: Mapping[str, float]) -> Scale:
+    """Which version of the model a task was done on: what came, or what memory allowed."""
+    if task.kind != "train" or task.scale != FULL:
+        return task.scale
+    return scale_told(decode_plan(task.plan), claims) or FULL
 
 
 class Trial:
@@ -214,8 +250,10 @@ class Trial:
             rate = edge.bandwidth_bps / 8 if edge.bandwidth_bps else LINK_BYTES_PER_S
             latency_us = edge.latency_us or LINK_LATENCY_US
             self.world.link(edge.a, edge.b, latency_us=latency_us, bytes_per_s=rate)
+        self._plans: dict[bytes, bytes] = {}  # by walker, as signed
         self._home_come: list[str] = []  # walkers, in order of their arrival
         self._failed = ""  # why a node could not learn
+        self._part_sizes: dict[tuple[bytes, Scale], Mapping[str, int]] = {}
         self.world.wires.on_frame = self._frame
         self.world.observers.append(self._observe)
 
@@ -248,19 +286,37 @@ class Trial:
             self.on_news(host.name, self.world.now_us / 1e6, report)
 
     def worked(
-        self, name: str, task: LearnTask, trained: Sequence[Range], claims: Mapping[str, float]
+        self,
+        name: str,
+        task: LearnTask,
+        trained: Sequence[Range],
+        claims: Mapping[str, float],
+        *,
+        by: Scale = FULL,
     ) -> None:
-        """Count a task that a node's learner has done."""
+        """Count a task that a node's learner has done on a version of the model."""
         samples = claims.get("samples", 0.0)
         if task.kind == "train":
             self.tally.samples += samples
             self.tally.stops += 1
             claims = claims if task.scale == FULL else {**claims, **claims_of(task.scale)}
         taken = trained if task.kind == "train" else ()
-        state = state_bytes(task, taken, decode_plan(task.plan).learn)
+        plan = decode_plan(task.plan)
+        state = state_bytes(task, taken, plan.learn, self._sizes(plan, task, by))
         started_s = self.world.now_us / 1e6
         work = (task.kind, name, started_s, claims["seconds"], samples, tuple(taken), state, claims)
         self.on_work(Work(*work))
+
+    def _sizes(self, plan: Plan, task: LearnTask, by: Scale) -> Mapping[str, int] | None:
+        """Bytes by layer of what was trained, where it is another version than what came."""
+        if by == task.scale:
+            return None
+        key = (task.plan, by)
+        if key not in self._part_sizes:
+            from mfd.learn.flops import part_bytes
+
+            self._part_sizes[key] = part_bytes(plan.recipe, by)
+        return self._part_sizes[key]
 
     # the journey
 
@@ -275,6 +331,7 @@ class Trial:
                 home.disk.add(made)
             self.world.happen(home, birth.event)
             born.append(birth.walker)
+            self._plans[birth.walker] = birth.event.plan
         return born
 
     def _home(self, plan: Plan) -> Host:
@@ -302,7 +359,7 @@ class Trial:
             raise RunError(self._failed)
 
     def packet(self, plan: Plan) -> Packet:
-        """What came home, with all its layers; of siblings the one that has seen what all have."""
+        """What came home, with its layers and its plan; of siblings the one that has seen all."""
         home = self._home(plan)
         assert home.peer is not None
         last = self._home_come[-1]
@@ -311,6 +368,7 @@ class Trial:
         assert version is not None
         manifest = version.manifest
         objects = {ref.digest: wrap_object(home.disk.read(ref.digest)) for ref in manifest.layers}
+        objects[manifest.plan] = wrap_object(self._plans[manifest.walker])
         return Packet(manifest, version.record, version.signature, objects)
 
     def taught(self) -> dict[str, nn.Module]:

@@ -25,6 +25,15 @@ def run(name: str, *arguments: str) -> str:
     return done.stdout
 
 
+def told(name: str, *arguments: str, stops: int) -> str:
+    """What it says beside its progress, which has a line for each stop."""
+    lines = run(name, *arguments).splitlines()
+    progress = [line for line in lines if line.startswith("    ")]
+    assert sum(" layers " in line and " loss " in line for line in progress) == stops
+    assert any(" accuracy " in line for line in progress)
+    return "\n".join(line for line in lines if line not in progress)
+
+
 def test_embed_codec() -> None:
     lines = run("embed_codec.py").splitlines()
     assert lines[-2:] == [
@@ -36,7 +45,7 @@ def test_embed_codec() -> None:
 
 def test_snake_in_ten_lines() -> None:
     """A real snake in the simulator learns digits: the last lap is right nine times of ten."""
-    out = run("snake_in_ten_lines.py")
+    out = told("snake_in_ten_lines.py", stops=15)
     route, accuracy, _ = out.splitlines()
     assert route.count("->") == 14
     assert float(accuracy.rstrip("]").split()[-1].strip("'")) > 0.9, out
@@ -44,7 +53,8 @@ def test_snake_in_ten_lines() -> None:
 
 def test_lora_snake() -> None:
     """The base travels once to each peer, adapters alone after that, and the model learns."""
-    layers, came, perplexity = run("lora_snake.py", "--laps", "2", "--epochs", "1").splitlines()
+    out = told("lora_snake.py", "--laps", "2", "--epochs", "1", stops=8)
+    _, layers, came, perplexity = out.splitlines()
     assert layers == "10 layers, of which 6 are frozen"
     first, *others = json.loads(came[came.index("[") :])
     assert first == 0
@@ -55,7 +65,8 @@ def test_lora_snake() -> None:
 
 def test_own_model_snake() -> None:
     """Orders, a body of one's own choice and memory budgets, on a module that is in no zoo."""
-    lines = run("own_model_snake.py", "--short").splitlines()
+    out = told("own_model_snake.py", "--short", stops=24).splitlines()
+    lines = [line for i, line in enumerate(out) if i % 3]  # without the titles
     layers = {text.partition(": layers ")[0]: text.split()[-6:] for text in lines[::2]}
     assert layers["one block a lap"] == ["0:1+4:5"] * 3 + ["1:2+4:5"] * 3
     assert layers["there and back, the middle alone"] == ["1:2"] * 3 + ["2:3"] * 3
@@ -69,7 +80,7 @@ def test_own_model_snake() -> None:
 
 def test_three_architectures() -> None:
     """An MLP, a CNN and a ViT that teach each other know more than each alone; short form."""
-    *peers, _ = run("three_architectures.py", "3").splitlines()
+    *peers, _ = told("three_architectures.py", "3", stops=9).splitlines()
     pairs = [[float(part.split()[-1]) for part in line.split(",")] for line in peers]
     gains = [taught - alone for alone, taught in pairs]
     assert len(gains) == 3

@@ -11,11 +11,16 @@ pytest.importorskip("torch", reason="journeys train for real")
 
 from mfd.core.ages import WALKERS_KEY
 from mfd.learn import zoo
-from mfd.learn.flops import forward_flops
+from mfd.learn.flops import forward_flops, part_bytes, part_flops
 from mfd.learn.holdings import Holding
-from mfd.learn.layers import find_layers, pack
+from mfd.learn.layers import find_layers, pack, pack_model
+from mfd.learn.memory import need_of
+from mfd.learn.options import Options
+from mfd.packet.extent import Scale
 from mfd.packet.manifest import verify_manifest
-from mfd.packet.plan import Plan
+from mfd.packet.plan import Plan, decode_plan
+from mfd.packet.scales import SCALES_KEY, plain_scales
+from mfd.packet.signing import KEY_BYTES, SIGNATURE_BYTES
 from mfd.packet.task import LayerRef, LearnTask
 from mfd.sim.keys import real_verify
 from mfd.topology import Topology, make
@@ -73,6 +78,8 @@ def test_what_came_home_is_signed_and_whole() -> None:
     travel(trial, plan)
     packet = trial.packet(plan)
     packet.check()
+    record = bytes(packet.object(packet.manifest.plan))  # so that it tells its own model
+    assert decode_plan(record[KEY_BYTES + SIGNATURE_BYTES :]) == plan
     verify_manifest(packet.manifest_bytes, packet.signature, real_verify)
     assert packet.manifest.progress.lap == 2
 
@@ -100,6 +107,50 @@ def test_work_is_counted_from_the_first_trained_layer_on() -> None:
     assert device.seconds(task, ((2, 3),), 5, held=2) == 2 * 110 + 3 * 5 * 1
     assert device.seconds(replace(task, kind="measure"), (), 5, held=5) == 5 * 111
     assert device.seconds(replace(task, kind="merge"), (), 5, held=5) == 0
+
+
+def test_work_on_a_smaller_version_is_that_of_the_version() -> None:
+    half, shallow = Scale(0.5), Scale(1, 1)
+    names = ("a", "b", "c")
+    costs = Costs((100.0, 10.0, 1.0), {half: {"a": 50.0, "b": 3.0, "c": 1.0}, shallow: {"a": 9.0}})
+    device = Device(flops=1.0, costs=costs)
+    task = LearnTask("train", b"", tuple(LayerRef(i, n, bytes(32), 8) for i, n in enumerate(names)))
+    assert device.seconds(task, ((1, 3),), 5, held=2, by=half) == 2 * 50 + 3 * 5 * 4
+    assert device.seconds(task, ((0, 1),), 5, held=2, by=shallow) == 3 * 5 * 9
+    # layers of a version that came cut are counted anew
+    cut = replace(task, layers=task.layers[:1], scale=shallow)
+    assert device.seconds(cut, ((0, 1),), 5, held=2, by=shallow) == 3 * 5 * 9
+    # with all layers of the full model the half learns along
+    assert device.seconds(task, ((0, 3),), 5, held=2) == 3 * 5 * (111 + 54)
+    assert device.seconds(task, ((1, 3),), 5, held=2) == 2 * 100 + 3 * 5 * 11
+
+
+def test_a_stop_is_counted_as_the_version_that_was_trained() -> None:
+    """By the memory of its node, or since it takes only parts."""
+    half = Scale(0.5)
+    graph = make("line", 3)
+    sizes = part_bytes(RECIPE, half)
+    full = sum(ref.raw_bytes for ref, _ in pack_model(zoo.init(RECIPE, 1)))
+    need = need_of(zoo.init(RECIPE, 1), holding(1), range(3), Options.of({"epochs": 1.0})).total(1)
+    nodes = {**graph.nodes, "peer2": replace(graph.nodes["peer2"], memory_bytes=need - 1)}
+    nodes["peer3"] = replace(nodes["peer3"], whole_bytes=full - 1)
+    costs = Costs(
+        forward_flops(zoo.init(RECIPE, 1), holding(1)), part_flops(RECIPE, [half], holding(1))
+    )
+    trial = trial_of(replace(graph, nodes=nodes), device=Device(flops=1e6, costs=costs))
+    plan = plan_for(trial, laps=1, extra={SCALES_KEY: plain_scales([half])})
+    works = {w.peer: w for w in travel(trial, plan) if w.kind == "train"}
+    state = 4 * sum(sizes.values())  # weights, gradients, two moments
+    assert {n: w.state_bytes for n, w in works.items()} == {
+        "peer1": 4 * full,
+        "peer2": state,
+        "peer3": state,
+    }
+    flop = sum(costs.parts[half].values())
+    assert flop < sum(costs.layers) / 1.5
+    seconds = {name: work.seconds for name, work in works.items()}
+    assert seconds["peer2"] == seconds["peer3"] == pytest.approx(3 * 64 * flop / 1e6)
+    assert seconds["peer1"] == pytest.approx(3 * 64 * (flop + sum(costs.layers)) / 1e6)
 
 
 def test_model_state_follows_what_is_trained() -> None:

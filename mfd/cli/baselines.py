@@ -191,6 +191,7 @@ def _packet(setting: Setting, module: nn.Module) -> Packet:
     from mfd.core.birth import bear
     from mfd.learn.layers import find_layers, pack
     from mfd.packet.manifest import decode_manifest
+    from mfd.packet.objects import wrap_object
     from mfd.packet.packet import Packet
     from mfd.sim.keys import Signatures
 
@@ -199,8 +200,10 @@ def _packet(setting: Setting, module: nn.Module) -> Packet:
     layers = [(layer.name, pack(module, layer)) for layer in find_layers(module)]
     birth = bear(plan, layers, key, nonce=setting.cell.seed.to_bytes(16, "little"))
     event = birth.event
+    manifest = decode_manifest(event.manifest)
     objects = {item.digest: item for item in birth.objects}
-    return Packet(decode_manifest(event.manifest), event.manifest, event.signature, objects)
+    objects[manifest.plan] = wrap_object(event.plan)
+    return Packet(manifest, event.manifest, event.signature, objects)
 
 
 def _ways(graph: Topology, home: str) -> Mapping[str, tuple[int, float, float]]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mfd.core.effects import Report
     from mfd.learn.holdings import Holding
     from mfd.packet.packet import Packet
-    from mfd.trial import Device, Trial, Work
+    from mfd.trial import Costs, Device, Trial, Work
 
 __all__ = ["Lines", "Setting", "run_cell"]
 
@@ -94,10 +94,9 @@ def _set(study: Study, cell: Cell, lines: Lines) -> Setting:
     import torch
 
     from mfd.cli.sending import build
-    from mfd.learn.flops import forward_flops
     from mfd.learn.holdings import load
     from mfd.learn.layers import find_layers
-    from mfd.trial import Costs, Device
+    from mfd.trial import Device
 
     torch.set_num_threads(1)
     config = study.config
@@ -108,7 +107,7 @@ def _set(study: Study, cell: Cell, lines: Lines) -> Setting:
     }
     test = load(config["test"], allow_py=True)
     module = build(table["recipe"], seed=cell.seed)
-    costs = Costs(forward_flops(module, test)) if config["device"]["flops"] else None
+    costs = _costs(table, module, test) if config["device"]["flops"] else None
     lines.write(
         "begin",
         cell=study.digest(cell),
@@ -129,6 +128,16 @@ def _set(study: Study, cell: Cell, lines: Lines) -> Setting:
     )
     device = Device(**config["device"], costs=costs)
     return Setting(study, cell, table, parts, test, module, device, lines)
+
+
+def _costs(table: Mapping[str, Any], module: nn.Module, test: Holding) -> Costs:
+    """Work of the model, and of the versions inside it that weak nodes may train."""
+    from mfd.learn.flops import forward_flops, part_flops
+    from mfd.packet.scales import parse_scale
+    from mfd.trial import Costs
+
+    scales = [parse_scale(text) for text in table.get("scales", ())]
+    return Costs(forward_flops(module, test), part_flops(table["recipe"], scales, test))
 
 
 def _alone(setting: Setting) -> Json:

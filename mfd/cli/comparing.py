@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from mfd.cli.errors import Misuse
+from mfd.cli.fit import check_resident, check_table
 from mfd.cli.lines import read_lines
 from mfd.topology import Topology, TopologyError, dump, load, make
 
@@ -153,14 +154,21 @@ def resolve(order: Order) -> tuple[Json, Topology]:
     base = _base(order, sample)
     for text in order.plans:
         label, table = _plan(text, base, len(holders))
+        check_table(_travelling(table), data, sample, who=f"plan {label}: ")
         if label in config["plans"]:
             raise Misuse(f"two plans are called {label!r}: write LABEL=PLAN")
         config["plans"][label] = table
     if order.resident:
         config["resident"] = _fitted(order.resident, sample)
+        check_resident(config["resident"], data, sample)
     elif any(table["mode"] == "distill" for table in config["plans"].values()):
         raise Misuse("a plan of mode distill teaches models of the holders: say which, --resident")
     return config, graph
+
+
+def _travelling(table: Json) -> Json:
+    """The same plan in a mode in which it could be sent."""
+    return {**table, "mode": "walk"} if table["mode"] in ALONE else table
 
 
 def _graph(text: str) -> Topology:
@@ -272,14 +280,14 @@ def _plan(text: str, base: Json, holders: int) -> tuple[str, Json]:
             f"plan {label}: seconds end a stop by this machine's clock, so no run would be like "
             "another: give epochs or steps instead"
         )
-    make_plan({**table, "mode": "walk" if mode in ALONE else mode}, bytes(32))
+    make_plan(_travelling(table), bytes(32))
     return label, table
 
 
 def _shared(learn: Mapping[str, Any]) -> Options:
     """Options of a plan that teaches residents. Raises: LearnError."""
     from mfd.learn.errors import LearnError
-    from mfd.learn.sharing import Sharing
+    from mfd.learn.options import Sharing
 
     sharing, options = Sharing.of(learn)
     if sharing.share != "proxy" or sharing.public:

@@ -114,8 +114,11 @@ def _check(settings: Settings, where: str) -> None:
     """Check what has a form of its own. Raises: Misuse."""
     try:
         parse_listen(settings.listen)
-        parse_bytes(settings.memory)
-        parse_bytes(settings.whole)
+        for name in ("memory", "whole"):
+            try:
+                parse_bytes(getattr(settings, name))
+            except ValueError as exc:
+                raise ValueError(f"{name}: {exc}") from exc
         for address in settings.join:
             network = parse_address(address).network
             if network not in (None, settings.network):

@@ -79,6 +79,7 @@ def demo(
     dealt = _deal(_load(topology), table, data, split=f"skew={skew}&seed={seed}")
     graph = with_free_ports(dealt)
     home = next(n for n, node in graph.nodes.items() if table["verify"][0] in node.hold)
+    _check_fit(table, graph.nodes[home].hold[table["verify"][0]], data)
     _empty(folder)
     _write_keys(folder, list(graph.nodes), seed)
     view = View()
@@ -141,6 +142,19 @@ def _deal(graph: Topology, table: Json, data: str, *, split: str) -> Topology:
                 raise Misuse(f"--data {data}: {error}") from error
         nodes[name] = replace(node, hold=hold)
     return replace(graph, nodes=nodes)
+
+
+def _check_fit(table: Json, test: str, data: str) -> None:
+    """Refuse a model that does not take the data, before any peer is started. Raises: Misuse."""
+    from mfd.cli.fit import check_table
+    from mfd.learn.errors import HoldingError
+    from mfd.learn.holdings import load
+
+    try:
+        sample = load(test)
+    except HoldingError as error:
+        raise Misuse(f"--data {data}: {error}") from error
+    check_table(table, data, sample)
 
 
 def _plan_table(path: Path | None, seed: int) -> Json:

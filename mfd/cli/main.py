@@ -59,7 +59,8 @@ Sets = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Another field of the plan, or option of learning: choose=labels, epochs=5.",
+        help="Another field of the plan, or option of learning: choose=labels, epochs=5. A wrong "
+        "name is answered with the nearest.",
     ),
 ]
 Walkers = Annotated[
@@ -252,7 +253,13 @@ def scale(
     out: Annotated[Path, typer.Option("--out", "-o", help="File: .mfd or .safetensors.")],
     width: Annotated[str, typer.Option(help="Part of all channels or heads, as 0.5.")] = "1",
     depth: Annotated[str, typer.Option(help="Part of the blocks, as 0.5, or how many.")] = "0",
-    bits: Annotated[int, typer.Option(help="Of a weight: 16, 8 or 4; 0: as it is.")] = 0,
+    bits: Annotated[
+        int,
+        typer.Option(
+            help="Round weights to what 16, 8 or 4 bits can say; 0: as they are. A .mfd file and "
+            "links carry fewer bytes; in memory and in .safetensors a weight is as large as before."
+        ),
+    ] = 0,
     recipe: Annotated[
         str | None, typer.Option(help="Which model, where the file does not carry its plan.")
     ] = None,

@@ -154,9 +154,9 @@ def _from_topology(path: Path | None, name: str | None, *, emulate: bool = False
     if own.address:
         told["listen"] = own.address
     if own.memory_bytes:
-        told["memory"] = own.memory_bytes
+        told["memory"] = f"{own.memory_bytes}B"
     if own.whole_bytes:
-        told["whole"] = own.whole_bytes
+        told["whole"] = f"{own.whole_bytes}B"
     return {**told, "custodian": True} if own.custodian else told
 
 

@@ -22,9 +22,9 @@ from mfd.core.walk import CHOOSE_KEY, POLICIES
 from mfd.packet.fields import INT_MAX
 from mfd.packet.limits import LAPS_MAX, LAYERS_MAX
 from mfd.packet.plan import HOLDERS_MAX, MODES, ORDERS, Plan, encode_plan
-from mfd.packet.scales import SCALES_KEY, parse_scale, plain_scales
+from mfd.packet.scales import SCALES_KEY, ordered_scales, parse_scale, plain_scales
 
-__all__ = ["join_plan", "make_plan", "parse_recipe", "parse_sets", "read_plan"]
+__all__ = ["join_plan", "make_plan", "parse_recipe", "parse_sets", "read_plan", "recipe_text"]
 
 NOT_IN_FILES = ("home", "extra")
 OPTIONAL = {  # fields that a plan carries by number: what they mean is checked by `_optional`
@@ -47,6 +47,10 @@ LACKING = {
     "recipe": "a recipe: give a model, as cnn:inputs=1x8x8,classes=10 or --hf FOLDER",
     "names": "data names: give --names digits/train",
 }
+TABLES = {  # of the plan: not for --set
+    "recipe": "a model is given by itself, as in mfd send cnn:inputs=1x8x8,classes=10",
+    "learn": "name the option of learning itself, as in --set epochs=5",
+}
 _LISTED = {SCALES: "scales such as 0.5 or 1:2"}
 Table = dict[str, Any]
 
@@ -66,6 +70,21 @@ def parse_recipe(text: str) -> Table:
     if not name:
         raise Misuse(f"recipe {text!r} names no model: write cnn:inputs=1x8x8,classes=10")
     return recipe
+
+
+def recipe_text(recipe: Mapping[str, Any]) -> str:
+    """A recipe of the zoo as `parse_recipe` reads it; of another kind what it is."""
+    if "zoo" not in recipe:
+        return "a model of Hugging Face" if "hf" in recipe else "a model of the owner's"
+    pairs = [f"{k}={_value(k, v)}" for k, v in recipe.items() if k not in ("zoo", "axes")]
+    return f"{recipe['zoo']}:{','.join(pairs)}"
+
+
+def _value(key: str, value: object) -> str:
+    if isinstance(value, list | tuple):
+        text = "x".join(map(str, value))
+        return text if len(value) > 1 or key == "inputs" else text + "x"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _is_list(key: str, value: str) -> bool:
@@ -101,11 +120,27 @@ def parse_sets(pairs: Sequence[str]) -> Table:
             raise Misuse(f"--set {pair}: write KEY=VALUE, such as epochs=5")
         if key in LISTS:
             table[key] = value.split(",")
-        elif key in PLAN_FIELDS and key not in ("recipe", "learn"):
+        elif key in TABLES:
+            raise Misuse(f"--set {key}: {TABLES[key]}")
+        elif key in PLAN_FIELDS:
             table[key] = _scalar(value)
         else:
-            table.setdefault("learn", {})[key.removeprefix("learn.")] = _scalar(value)
+            table.setdefault("learn", {})[_option(key)] = _scalar(value)
     return table
+
+
+def _option(key: str) -> str:
+    """The option of learning that a flag names. Raises: Misuse."""
+    from mfd.learn.options import LEARN_NAMES
+
+    option = key.removeprefix("learn.")
+    if option not in LEARN_NAMES:
+        known = LEARN_NAMES if key != option else {*PLAN_FIELDS, *LEARN_NAMES} - set(TABLES)
+        raise Misuse(
+            f"--set {key}: there is no such field of the plan, nor option of learning; "
+            f"{nearest(option, known)}"
+        )
+    return option
 
 
 def read_plan(path: Path) -> Table:
@@ -113,8 +148,20 @@ def read_plan(path: Path) -> Table:
     table = read_toml(path, "plan")
     for key in table:
         if key not in PLAN_FIELDS:
-            raise Misuse(f"plan {path}: there is no {key!r} in a plan; {nearest(key, PLAN_FIELDS)}")
+            raise Misuse(f"plan {path}: there is no {key!r} in a plan; {_place(key)}")
+    for key in TABLES:
+        if not isinstance(table.get(key, {}), dict):
+            raise Misuse(f"plan {path}: {key} is a table, [{key}], not {table[key]!r}")
     return table
+
+
+def _place(key: str) -> str:
+    """Where a key that is no field of a plan belongs, or which field is near."""
+    from mfd.learn.options import LEARN_NAMES
+
+    if key in LEARN_NAMES:
+        return f"{key} is an option of learning: write it beneath [learn]"
+    return nearest(key, PLAN_FIELDS)
 
 
 def join_plan(*tables: Table) -> Table:
@@ -171,13 +218,24 @@ def make_plan(table: Mapping[str, Any], home: bytes) -> Plan:
     scales = values.pop(SCALES, ())
     try:
         if scales:
-            extra[SCALES_KEY] = plain_scales([parse_scale(text) for text in scales])
+            extra[SCALES_KEY] = plain_scales(ordered_scales(map(parse_scale, scales)))
         plan = Plan(home=home, **values, extra=extra)
         _check_optional(plan, given)
+        _check_learn(plan)
         encode_plan(plan)
     except (ValueError, TypeError, OverflowError) as exc:
         raise Misuse(str(exc)) from exc
     return plan
+
+
+def _check_learn(plan: Plan) -> None:
+    """Raises: ValueError for an unknown option of learning, or a value out of range."""
+    from mfd.learn.options import Options, Sharing
+
+    if plan.mode == "distill":
+        Sharing.of(plan.learn)
+    else:
+        Options.of(plan.learn)
 
 
 def _check_optional(plan: Plan, given: Table) -> None:

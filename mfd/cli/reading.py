@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from mfd.cli.client import Client
@@ -30,6 +31,7 @@ def status(client: Client, *, as_json: bool) -> None:
         "network": _network(told),
         "up": span(told["uptime_s"]),
         "holds": holdings or "nothing: a relay",
+        **_resident(told.get("resident")),
         "links": _links(told),
         "routes": len(told["routes"]),
         "carried": data_size(sum(told["bytes"].values())),
@@ -42,6 +44,19 @@ def status(client: Client, *, as_json: bool) -> None:
     if told["walkers"]:
         print()
         _print_walkers(told["walkers"])
+
+
+def _resident(told: Json | None) -> Json:
+    """The peer's own model, which walkers teach, if it has one."""
+    if told is None:
+        return {}
+    from mfd.cli.plans import recipe_text
+
+    ago = f", the last {span(time.time() - told['taught'])} ago" if told["taught"] else ""
+    count = told["lessons"]
+    taught = f"{count} lesson{'s' * (count != 1)}{ago}" if count else "not taught yet"
+    recipe = printable(recipe_text(told["recipe"]))
+    return {"resident": f"{recipe}, {data_size(told['bytes'])}, {taught}"}
 
 
 def _network(told: Json) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from mfd.cli.errors import CommandError, Misuse
 from mfd.cli.packets import check, open_packet
-from mfd.cli.plans import parse_recipe
+from mfd.cli.plans import parse_recipe, recipe_text
 from mfd.cli.saving import RECIPE_NOTE, noted_recipe, write_whole
 from mfd.cli.sending import build
 from mfd.cli.view import data_size, print_json
@@ -32,7 +32,7 @@ from mfd.packet.signing import KEY_BYTES, SIGNATURE_BYTES
 from mfd.packet.task import LayerRef
 from mfd.packet.tensors import Tensor
 
-__all__ = ["recipe_text", "scale_file"]
+__all__ = ["scale_file"]
 
 SCALE_NOTE = "mfd.scale"  # in the notes of a file that is a smaller version: WIDTH:DEPTH:BITS
 Recipe = Mapping[str, Any]
@@ -178,19 +178,6 @@ def _packet(packet: Packet, layers: Layers, by: Scale, recipe: Recipe) -> Packet
     )
     objects = {made.digest: made for made in packed.values()}
     return Packet.of(manifest, tuple(objects.values()))
-
-
-def recipe_text(recipe: Recipe) -> str:
-    """Write a recipe as a command takes it: cnn:inputs=1x8x8,classes=10."""
-    pairs = [f"{k}={_value(k, v)}" for k, v in recipe.items() if k not in ("zoo", "axes")]
-    return f"{recipe['zoo']}:{','.join(pairs)}"
-
-
-def _value(key: str, value: object) -> str:
-    if isinstance(value, list | tuple):
-        text = "x".join(map(str, value))
-        return text if len(value) > 1 or key == "inputs" else text + "x"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _count(layers: Mapping[str, Mapping[str, Tensor]]) -> int:

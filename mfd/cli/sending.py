@@ -115,14 +115,8 @@ def make_walker(module: nn.Module, plan: Plan, keys: KeyPair) -> tuple[str, list
     """Sign a walker and return its id and its injection file. Raises: Misuse."""
     from mfd.learn.errors import LearnError
     from mfd.learn.layers import find_layers, pack
-    from mfd.learn.sharing import Sharing
-    from mfd.learn.training import Options
 
     try:
-        if plan.mode == "distill":
-            Sharing.of(plan.learn)
-        else:
-            Options.of(plan.learn)
         layers = [(layer.name, pack(module, layer)) for layer in find_layers(module)]
     except LearnError as exc:
         raise Misuse(str(exc)) from exc

@@ -34,7 +34,26 @@ def _partition(partition: str, skew: float | None) -> str:
 
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="For plans that do not say."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A field of plans or option of learning, as epochs=2, for those that do not say.",
+    ),
+]
+
+
+Rate = Annotated[
+    float, typer.Option(help="Device model: so many samples a node of speed 1 trains a second.")
+]
+Flops = Annotated[
+    float, typer.Option(help="Device model by work instead: FLOP/s of a node of speed 1.")
+]
+Laps = Annotated[
+    int | None,
+    typer.Option(help="How often every holder is visited, where a plan does not say."),
+]
+Data = Annotated[
+    str, typer.Option(metavar="ADDRESS", help="Dealt out to the holders, as sklearn:digits.")
 ]
 
 
@@ -47,7 +66,7 @@ def compare(
             "network.",
         ),
     ] = None,
-    data: Annotated[str, typer.Option(metavar="ADDRESS", help="Dealt out to the holders.")] = "",
+    data: Data = "",
     test: Annotated[str, typer.Option(help="Held-out data; default: the data's split=test.")] = "",
     topology: Annotated[str, typer.Option(help="Graph file, or KIND:NODES.")] = "ring:5",
     partition: Annotated[
@@ -58,15 +77,11 @@ def compare(
     resident: Annotated[
         str, typer.Option(help="For plans of mode distill: the model that lives at each holder.")
     ] = "",
-    laps: Annotated[int | None, typer.Option(help="Of plans that do not say.")] = None,
+    laps: Laps = None,
     sets: Sets = None,
     seed: Annotated[str, typer.Option(help="1,2,3 or 1-3: of split, model, batches.")] = "1",
-    samples_per_s: Annotated[
-        float, typer.Option(help="Device model: trained by a node of speed 1.")
-    ] = 1_000.0,
-    flops: Annotated[
-        float, typer.Option(help="Device model by work instead: FLOP/s of a node of speed 1.")
-    ] = 0.0,
+    samples_per_s: Rate = 1_000.0,
+    flops: Flops = 0.0,
     name: Annotated[str, typer.Option(help="Of this comparison; the same again goes on.")] = "",
     folder: Folder = Path("runs"),
     config: Annotated[

@@ -14,6 +14,7 @@ from mfd.packet.manifest import Kind
 
 if TYPE_CHECKING:
     from mfd.cli.models import HfOrder
+    from mfd.packet.plan import Plan
 
 __all__ = ["Order", "get", "send", "trace"]
 
@@ -50,6 +51,7 @@ def send(
     order: Order, api: str | None, token_file: Path | None, *, follow: bool, out: Path | None
 ) -> None:
     """Make a walker, hand it to a peer, and follow it home."""
+    from mfd.cli.fit import check_fit
     from mfd.cli.models import from_hf, with_base
     from mfd.cli.plans import make_plan
     from mfd.cli.sending import build, make_walker, user_key
@@ -66,14 +68,18 @@ def send(
         )
     client = Client(api, token_file)
     table = _gather(order)
-    home = bytes.fromhex(client.get("status")["peer"])
+    told = client.get("status")
+    home = bytes.fromhex(told["peer"])
     module = None
     if order.hf is not None:
         hf = replace(order.hf, init=order.init, seed=int(table.get("seed", 0)))
         table["recipe"], module = from_hf(hf, table.get("recipe"))
     plan = make_plan(_with_task(table), home)
     if module is None:
+        check_fit(plan, _samples_at(told, plan))
         module = build(plan.recipe, seed=plan.seed, init=order.init)
+    else:
+        check_fit(plan, _samples_at(told, plan), module)
     plan = with_base(plan, module)
     walkers = []
     for _ in range(walkers_of(plan)):
@@ -89,9 +95,19 @@ def send(
         print(f"follow it with: {_again(client, walker)}")
 
 
+def _samples_at(told: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """What samples are like that the plan asks for and that the asked peer holds itself."""
+    from mfd.core.names import beneath
+    from mfd.learn.samples import Sample
+
+    forms = told.get("forms") or {}
+    held = {name: Sample.read(forms[name]) for name in beneath([*plan.names, *plan.verify], forms)}
+    return {f"{name} at the peer asked": one for name, one in held.items() if one is not None}
+
+
 def _with_task(table: dict[str, Any]) -> dict[str, Any]:
-    """A model of Hugging Face knows whether it answers once a row or once a token."""
-    if "task" in table or "hf" not in table.get("recipe", {}):
+    """A model knows whether it answers once a row or once a token."""
+    if "task" in table or not table.get("recipe"):
         return table
     from mfd.learn.recipes import task_of
 

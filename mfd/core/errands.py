@@ -145,8 +145,13 @@ class Errands:
             return
 
         def learned(result: LearnResult) -> None:
-            measured = learn.kind == "measure"
-            made = None if measured else child_of(version, learn, result, self._ctx.signer)
+            made: Version | None = None
+            if learn.kind != "measure":
+                try:
+                    made = child_of(version, learn, result, self._ctx.signer)
+                except ValueError as error:
+                    failed(str(error))
+                    return
             then(Errand(self._ctx.me, result.claims, made, 0))
 
         self._ctx.learn(learn, learned, failed)
@@ -365,12 +370,17 @@ class Errands:
         result: LearnResult,
     ) -> None:
         owner, errand = client
-        self._finish(walker, errand)
         claims = dict(result.claims)
         if learn.kind == "measure":
+            self._finish(walker, errand)
             self._courier.send(owner, Kind.RESULT, errand, claims, b"", b"")
             return
-        made = child_of(version, learn, result, self._ctx.signer)
+        try:
+            made = child_of(version, learn, result, self._ctx.signer)
+        except ValueError as error:
+            self._could_not(walker, client, str(error))
+            return
+        self._finish(walker, errand)
         walker.cache = made
         digests = tuple(ref.digest for ref in result.layers)
 

@@ -106,12 +106,19 @@ def errand_task(
 
 
 def child_of(version: Version, learn: LearnTask, result: LearnResult, signer: Signer) -> Version:
-    """The version that training on an errand made of another."""
+    """The version that training on an errand made of another; it names what was trained (C-27).
+
+    Raises: ValueError, one sentence, where that is not what the errand gave, or cannot be signed.
+    """
+    trained = result.trained or learn.trained
+    changed = tuple((ref.index, ref.index + 1) for ref in result.layers)
+    if not (lies_within(trained, learn.trained) and lies_within(changed, trained)):
+        raise ValueError("the learner trained layers that it was not given")
     child = replace(
         relayer(version.manifest, result),
         seq=version.manifest.seq + 1,
         parents=(version.digest,),
-        trained=learn.trained,
+        trained=trained,
         trainer=signer.public_key,
         claims=dict(result.claims),
     )
@@ -186,11 +193,12 @@ def why_no_child(
     shape = [(r.index, r.name, r.raw_bytes) for r in manifest.layers]
     if shape != [(r.index, r.name, r.raw_bytes) for r in before.layers]:
         return "the result has other layers than the version sent"
-    given = {i for low, high in ranges for i in range(low, high)}
-    pairs = zip(manifest.layers, before.layers, strict=True)
-    moved = any(r.digest != b.digest and r.index not in given for r, b in pairs)
-    if moved or not lies_within(manifest.trained, ranges):
+    if not lies_within(manifest.trained, ranges):
         return "the result has trained layers that it was not given"
+    pairs = zip(manifest.layers, before.layers, strict=True)
+    changed = [(r.index, r.index + 1) for r, b in pairs if r.digest != b.digest]
+    if not lies_within(changed, manifest.trained):
+        return "the result has changed layers that it does not name as trained"
     return None
 
 

@@ -57,7 +57,7 @@ def _unsent_bytes(module: nn.Module) -> int:
 
 def _own(recipe: Recipe, own: Callable[[Recipe], nn.Module] | None) -> nn.Module:
     if own is None:
-        known = ", ".join(sorted(zoo.ZOO))
+        known = ", ".join(zoo.MODELS)
         raise LearnError(
             f"this peer cannot build the recipe {dict(recipe)!r}; it knows {known} and hf"
         )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfd.learn.errors import LearnError
 from mfd.learn.holdings import Holding, load
+from mfd.learn.samples import Sample
 from mfd.packet.extent import FULL
 from mfd.packet.objects import Buffer, LayerObject
 from mfd.packet.plan import Plan, decode_plan
@@ -96,9 +97,10 @@ class Learner:
             check_lives(self.resident.module, self._memory)
 
     def describe(self, name: str) -> dict[str, Any]:
-        """Samples and label counts of a holding. Raises: LearnError, HoldingError."""
+        """Samples, label counts and form of a holding. Raises: LearnError, HoldingError."""
         holding = self._holding(name)
-        return {"samples": len(holding.x), "labels": holding.labels()}
+        form = Sample.of(holding).plain()
+        return {"samples": len(holding.x), "labels": holding.labels(), "form": form}
 
     def perform(
         self,
@@ -206,7 +208,8 @@ class Learner:
     ) -> LearnResult:
         """Let the walker and the resident learn from each other."""
         from mfd.learn.layers import pack
-        from mfd.learn.sharing import Sharing, visit
+        from mfd.learn.options import Sharing
+        from mfd.learn.sharing import visit
 
         module = self._prepare(task, plan, read)
         self._content = {}  # whatever comes: it no longer holds what was loaded
@@ -237,7 +240,8 @@ class Learner:
         watch: tuple[Callable[[float], None] | None, Callable[[], bool] | None],
     ) -> Visit:
         """What a walker of mode `distill` finds here."""
-        from mfd.learn.sharing import Sharing, Visit
+        from mfd.learn.options import Sharing
+        from mfd.learn.sharing import Visit
 
         sharing, _ = Sharing.of(plan.learn)
         public = self._public(sharing.public) if sharing.public else None
@@ -287,7 +291,8 @@ class Learner:
         holding = self._holding_for(task, plan)
         module = self._prepare(task, plan, read)
         if plan.mode == "distill":
-            from mfd.learn.sharing import Sharing, measure_both
+            from mfd.learn.options import Sharing
+            from mfd.learn.sharing import measure_both
 
             sharing, _ = Sharing.of(plan.learn)
             found = measure_both(module, self.resident, holding, sharing, cancelled)

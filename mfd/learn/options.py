@@ -6,13 +6,14 @@ Rules of this file: torch is not loaded; a wrong option is refused before anythi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from typing import Any
 
 from mfd.learn.errors import LearnError
 
-__all__ = ["DEFAULTS", "Options", "rate"]
+__all__ = ["DEFAULTS", "LEARN_NAMES", "SHARES", "Options", "Sharing", "rate"]
 
 CHOICES = {
     "optimizer": ("adam", "adamw", "sgd", "sgd-nesterov"),
@@ -22,6 +23,8 @@ CHOICES = {
 }
 POSITIVE = ("batch", "lr", "temperature")
 BELOW_ONE = ("ema", "momentum")
+SHARES = ("proxy", "logits", "prototypes")
+PUBLIC = "public"  # last part of the name under which an owner holds what all may see answers to
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Options:
         values: dict[str, Any] = {}
         for key, value in learn.items():
             if key not in known:
-                raise LearnError(f"plan.learn has no {key!r}; it has {', '.join(known)}")
+                raise LearnError(_unknown(key, known))
             kind = type(known[key].default)
             if kind is float and type(value) in (int, bool):
                 value = float(value)
@@ -92,6 +95,59 @@ class Options:
 
 
 DEFAULTS: Mapping[str, Any] = asdict(Options())
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How a `distill` plan shares: these keys of the plan's `learn`, beside those of Options."""
+
+    share: str = "proxy"
+    public: str = ""  # name/public of a set that every holder has; its labels are not used
+    teach: float = 1.0  # weight of the walker's opinion in the resident's loss
+    follow: float = 1.0  # weight of the resident's opinion in the proxy's loss
+
+    @classmethod
+    def of(cls, learn: Mapping[str, Any]) -> tuple[Sharing, Options]:
+        """Raises: LearnError, one sentence."""
+        known = {f.name: f for f in fields(cls)}
+        if strange := [key for key in learn if key not in LEARN_NAMES]:
+            raise LearnError(_unknown(strange[0], LEARN_NAMES))
+        own: dict[str, Any] = {k: v for k, v in learn.items() if k in known}
+        for key, value in own.items():
+            if isinstance(known[key].default, float) and type(value) is int:
+                own[key] = value = float(value)
+            kind = "text" if isinstance(known[key].default, str) else "number from 0"
+            fits = isinstance(value, str) if kind == "text" else _is_weight(value)
+            if not fits:
+                raise LearnError(f"plan.learn: {key} is a {kind}, not {value!r}")
+        sharing = cls(**own)
+        if sharing.share not in SHARES:
+            raise LearnError(f"plan.learn: share is {', '.join(SHARES)}, not {sharing.share!r}")
+        if sharing.share == "logits" and not sharing.public:
+            raise LearnError('plan.learn: logits are shared on a public set: say public = "NAME"')
+        if sharing.public and sharing.public.rpartition("/")[2] != PUBLIC:
+            raise LearnError(
+                f"plan.learn: {sharing.public!r} is no public set: answers to private samples tell "
+                f"of them, so a set is public by its owner's name for it, such as digits/{PUBLIC}"
+            )
+        return sharing, Options.of({k: v for k, v in learn.items() if k not in known})
+
+
+LEARN_NAMES = (*DEFAULTS, *(f.name for f in fields(Sharing)))  # all that `learn` may say
+
+
+def _is_weight(value: object) -> bool:
+    return isinstance(value, float) and 0 <= value <= 1e6
+
+
+def _unknown(key: str, known: Iterable[str]) -> str:
+    """Say that there is no such option, and which is nearest."""
+    names = list(known)
+    if key in LEARN_NAMES:
+        return f"plan.learn: {key} is of plans of mode distill alone: leave it out"
+    close = get_close_matches(key, names, n=1)
+    meant = f"did you mean {close[0]!r}? It" if close else "it"
+    return f"plan.learn has no {key!r}; {meant} has {', '.join(names)}"
 
 
 def rate(options: Options, journey: tuple[float, float], step: int, part: float) -> float:

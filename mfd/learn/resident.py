@@ -10,6 +10,7 @@ import copy
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import nn
 
 from mfd.learn import zoo
 from mfd.learn.errors import LearnError
+from mfd.learn.memory import state_bytes
 from mfd.packet.errors import PacketError
 from mfd.packet.safetensors import map_safetensors, write_safetensors
 from mfd.packet.states import State, from_state_dict, to_state_dict
@@ -44,11 +46,29 @@ class Resident:
             self._module = copy.deepcopy(model)
             return
         self._recipe = dict(model)
+        if self._recipe.get("zoo") in zoo.TABLES:
+            raise LearnError(
+                f"the resident model: {self._recipe['zoo']} is what walkers bring, not a model; "
+                f"models of the zoo are {', '.join(zoo.MODELS)}"
+            )
         try:
             with torch.device("meta"):
                 zoo.build(self._recipe)
         except ValueError as exc:
             raise LearnError(f"the resident model: {exc}") from exc
+
+    def told(self) -> dict[str, Any]:
+        """What its owner is told, ready for JSON. Raises: LearnError for a damaged file.
+
+        `taught`: when the last lesson was kept, Unix seconds; None where there was none, or where
+        it is kept in no folder.
+        """
+        held = state_bytes(self.module)
+        at = None
+        if self._path is not None:
+            with suppress(OSError):
+                at = round(self._path.stat().st_mtime, 3)
+        return {"recipe": self._recipe, "bytes": held, "lessons": self.lessons, "taught": at}
 
     @property
     def module(self) -> nn.Module:

@@ -13,9 +13,7 @@ Source: spec/walk.md, W-22 and W-23; arXiv 2111.11343 (proxy), 1706.00384 (mutua
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -24,7 +22,7 @@ from mfd.learn.errors import LearnError
 from mfd.learn.holdings import Holding
 from mfd.learn.measuring import measure
 from mfd.learn.mutual import meet
-from mfd.learn.options import Options
+from mfd.learn.options import Options, Sharing
 from mfd.learn.prototypes import align
 from mfd.learn.public import consult
 from mfd.learn.pupils import Visit
@@ -32,48 +30,7 @@ from mfd.learn.resident import Resident
 from mfd.learn.room import check_lesson
 from mfd.learn.tables import Table
 
-__all__ = ["SHARES", "Sharing", "Visit", "measure_both", "visit"]
-
-SHARES = ("proxy", "logits", "prototypes")
-PUBLIC = "public"  # last part of the name under which an owner holds what all may see answers to
-
-
-def _is_weight(value: object) -> bool:
-    return isinstance(value, float) and 0 <= value <= 1e6
-
-
-@dataclass(frozen=True, slots=True)
-class Sharing:
-    """How a `distill` plan shares: these keys of the plan's `learn`, beside those of Options."""
-
-    share: str = "proxy"
-    public: str = ""  # name/public of a set that every holder has; its labels are not used
-    teach: float = 1.0  # weight of the walker's opinion in the resident's loss
-    follow: float = 1.0  # weight of the resident's opinion in the proxy's loss
-
-    @classmethod
-    def of(cls, learn: Mapping[str, Any]) -> tuple[Sharing, Options]:
-        """Raises: LearnError, one sentence."""
-        known = {f.name: f for f in fields(cls)}
-        own: dict[str, Any] = {k: v for k, v in learn.items() if k in known}
-        for key, value in own.items():
-            if isinstance(known[key].default, float) and type(value) is int:
-                own[key] = value = float(value)
-            kind = "text" if isinstance(known[key].default, str) else "number from 0"
-            fits = isinstance(value, str) if kind == "text" else _is_weight(value)
-            if not fits:
-                raise LearnError(f"plan.learn: {key} is a {kind}, not {value!r}")
-        sharing = cls(**own)
-        if sharing.share not in SHARES:
-            raise LearnError(f"plan.learn: share is {', '.join(SHARES)}, not {sharing.share!r}")
-        if sharing.share == "logits" and not sharing.public:
-            raise LearnError('plan.learn: logits are shared on a public set: say public = "NAME"')
-        if sharing.public and sharing.public.rpartition("/")[2] != PUBLIC:
-            raise LearnError(
-                f"plan.learn: {sharing.public!r} is no public set: answers to private samples tell "
-                f"of them, so a set is public by its owner's name for it, such as digits/{PUBLIC}"
-            )
-        return sharing, Options.of({k: v for k, v in learn.items() if k not in known})
+__all__ = ["Visit", "measure_both", "visit"]
 
 
 def visit(

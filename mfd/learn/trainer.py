@@ -4,9 +4,10 @@
 
     request                                                  answer
     {id, op: "hello", holdings, allow_py, threads,
-     memory, resident, folder}                               {id, ok: true}
-    {id, op: "describe", name}                               {id, ok: true, samples, labels}
-    {id, op: "perform", task, objects, out}                  {id, progress}*, {id, ok: true, result}
+     memory, resident, folder}                               {id, ok: true, resident}
+    {id, op: "describe", name}                               {id, ok: true, samples, labels, form}
+    {id, op: "perform", task, objects, out}                  {id, progress}*,
+                                                             {id, ok: true, result, resident}
     {id, op: "cancel", target}                               {id, ok: true}; the target fails
     {id, op: "stop"}                                         {id, ok: true}, then the end
     anything that fails                                      {id, ok: false, error: one sentence}
@@ -159,7 +160,7 @@ class Trainer:
             )
             self._memory = int(request.get("memory") or 0)
             self._learner.check_resident()
-            return {}
+            return _resident(self._learner)
         if self._learner is None:
             raise LearnError("the trainer was not told what this peer holds: send hello first")
         if op == "describe":
@@ -184,7 +185,7 @@ class Trainer:
             progress=self._progress(request_id),
             cancelled=lambda: self._is_cancelled(request_id),
         )
-        return {"result": result.to_wire()}
+        return {"result": result.to_wire(), **_resident(learner)}
 
     def _progress(self, request_id: object) -> Callable[[float], None]:
         last = time.monotonic()
@@ -196,6 +197,11 @@ class Trainer:
                 self._send({"id": request_id, "progress": done})
 
         return report
+
+
+def _resident(learner: Learner) -> dict[str, Any]:
+    """What the owner is told of the peer's own model; nothing where there is none."""
+    return {} if learner.resident is None else {"resident": learner.resident.told()}
 
 
 def _limit_memory(budget: int) -> None:

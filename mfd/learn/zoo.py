@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from math import prod
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import nn
 from mfd.learn.exits import Stage
 from mfd.learn.tables import Table
 
-__all__ = ["ZOO", "build", "init"]
+__all__ = ["MODELS", "TABLES", "ZOO", "arguments", "build", "init"]
 
 EXTENT_MAX = 1 << 16  # one width, length or number of classes
 EXAMPLES = {"inputs": "1x8x8"}  # of arguments that a recipe must give; others are numbers
@@ -36,7 +37,9 @@ def build(recipe: Mapping[str, Any]) -> nn.Sequential:
     name = arguments.pop("zoo", None)
     arguments.pop("axes", None)  # for those who scale the model, not for its making
     if name not in ZOO:
-        raise ValueError(f"no recipe {name!r} in the zoo; there are {', '.join(sorted(ZOO))}")
+        near = get_close_matches(str(name), ZOO, n=1)
+        meant = f"did you mean {near[0]!r}? There" if near else "there"
+        raise ValueError(f"no recipe {name!r} in the zoo; {meant} are {', '.join(MODELS)}")
     known = inspect.signature(ZOO[name]).parameters
     for key, value in arguments.items():
         if key not in known:
@@ -366,3 +369,11 @@ ZOO: dict[str, Callable[..., Layers]] = {
     "logits": logits,
     "prototypes": prototypes,
 }
+TABLES = ("logits", "prototypes")  # no models: they answer no samples
+MODELS = tuple(sorted(set(ZOO) - set(TABLES)))
+
+
+def arguments(name: str) -> dict[str, Any]:
+    """What a recipe of this name may say, and what it means where it does not; {} if unknown."""
+    known = inspect.signature(ZOO[name]).parameters if name in ZOO else {}
+    return {key: parameter.default for key, parameter in known.items()}

@@ -354,6 +354,7 @@ class Node:
             "link_bytes": self._transport.link_counters(),
             "training": dict(self._jobs.percent),
             "store": self._disk.store.broken or "ok",
+            **self._trainer.told(),
         }
 
     def reports(self, *, after: int = 0, walker: str = "") -> list[Json]:

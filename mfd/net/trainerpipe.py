@@ -10,6 +10,7 @@ Source: mfd.learn.trainer has the messages.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ CANCEL_SECONDS = 5.0  # a task that does not stop by then is killed with its pro
 STOP_SECONDS = 0.3
 # Threads that wait by spinning slow down every other trainer on the machine many times over.
 PATIENCE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+Told = Mapping[str, Any]
 COMMAND = (sys.executable, "-m", "mfd.learn.trainer")
 
 
@@ -61,6 +63,13 @@ class Trainer(Protocol):
         """Offer data under a name from the next request on."""
         ...
 
+    def told(self) -> Told:
+        """What is known of the data and of the peer's own model: {"forms": ..., "resident": ...}.
+
+        A form says what samples are like (mfd.learn.samples), by data name.
+        """
+        ...
+
     async def close(self) -> None:
         """End it, whatever it does."""
         ...
@@ -83,6 +92,8 @@ class TrainerPipe:
         if resident is not None:
             self._hello |= {"resident": dict(resident), "folder": str(folder) if folder else None}
         self._holdings: dict[str, str] = {}
+        self._resident: Told | None = None  # what the child told of it last
+        self._forms: dict[str, Any] = {}
         self._command = command
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -107,7 +118,13 @@ class TrainerPipe:
     async def describe(self, name: str) -> Mapping[str, Any]:
         """Count what is held under a data name: {"samples": ...}. Raises: TrainerError."""
         async with self._turn:
-            return await self._request({"op": "describe", "name": name})
+            told = await self._request({"op": "describe", "name": name})
+        self._forms[name] = _json_only(told.get("form"))
+        return told
+
+    def told(self) -> Told:
+        """What the child has told of the data and of the peer's own model; see `Trainer`."""
+        return {"forms": dict(self._forms), "resident": self._resident}
 
     async def perform(
         self,
@@ -194,6 +211,7 @@ class TrainerPipe:
         finally:
             self._answers.pop(number, None)
             self._progress.pop(number, None)
+        self._resident = _json_only(message.get("resident")) or self._resident
         if not message.get("ok"):
             raise TrainerError(str(message.get("error", "the trainer gave no reason"))[:1000])
         return message
@@ -256,6 +274,15 @@ class TrainerPipe:
         if (pid := self.pid) is not None:
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
+
+
+def _json_only(told: object) -> Told | None:
+    """A map that can be shown to the owner; None for anything else."""
+    try:
+        json.dumps(told)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return told if isinstance(told, dict) else None
 
 
 def _describe_end(code: int) -> str:

@@ -6,17 +6,18 @@ Source: spec/packet.md, plan field 51.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from mfd.packet.extent import Scale, plain_scale, read_scale
+from mfd.packet.extent import U16_MAX, Scale, plain_scale, read_scale
 from mfd.packet.plan import Plan
 
 __all__ = [
     "SCALES_KEY",
     "SCALES_MAX",
     "claims_of",
+    "ordered_scales",
     "parse_scale",
     "plain_scales",
     "scale_told",
@@ -25,6 +26,8 @@ __all__ = [
 
 SCALES_KEY = 51
 SCALES_MAX = 16
+BITS = (0, 32, 16, 8, 4)  # of a weight, as P-403 knows them; 0: as they are
+SCALE_FORM = "WIDTH:DEPTH:BITS, such as 0.5, 1/2:3 or 0.5:0:8"
 
 
 def scales_of(plan: Plan) -> tuple[Scale, ...]:
@@ -69,8 +72,51 @@ def parse_scale(text: str) -> Scale:
     width, _, rest = text.partition(":")
     depth, _, bits = rest.partition(":")
     try:
-        return Scale(Fraction(width), int(depth or 0), int(bits or 0))
+        parts = Fraction(width), int(depth or 0), int(bits or 0)
     except (ValueError, ZeroDivisionError):
-        raise ValueError(
-            f"scale {text!r} is not WIDTH:DEPTH:BITS, such as 0.5, 1/2:3 or 1:0:8"
-        ) from None
+        raise ValueError(f"scale {text!r} is not {SCALE_FORM}") from None
+    try:
+        made = Scale(*parts)
+    except ValueError as exc:
+        raise ValueError(f"scale {text!r} is not {SCALE_FORM}: {exc}") from None
+    if made.bits not in BITS:
+        raise ValueError(f"scale {text!r}: weights of {made.bits} bits are not known; 16, 8, 4 are")
+    return made
+
+
+def ordered_scales(scales: Iterable[Scale]) -> list[Scale]:
+    """Return scales as they are given, large ones first: a peer takes the first that it can hold.
+
+    Whether it can does not depend on bits: weights are trained at their full width, and layers
+    count with their raw bytes. Raises: ValueError, one sentence, for one that would never be taken.
+    """
+    found: list[Scale] = []
+    for one in scales:
+        if (one.width, one.depth) == (1, 0):
+            why = (
+                "fewer bits alone save no memory: cut width or depth, too"
+                if one.bits
+                else ("every peer tries that first")
+            )
+            raise ValueError(f"scale {_text(one)} is the full model, and {why}")
+        if held := next((other for other in found if _holds(one, other)), None):
+            raise ValueError(
+                f"scale {_text(one)} would never be taken, since {_text(held)} stands before it "
+                "and is no larger: write large ones first, each width and depth once"
+            )
+        found.append(one)
+    return found
+
+
+def _holds(large: Scale, small: Scale) -> bool:
+    """Whether one is at least as large as the other in width and depth."""
+    deep, least = large.depth or U16_MAX, small.depth or U16_MAX
+    return large.share >= small.share and deep >= least
+
+
+def _text(scale: Scale) -> str:
+    """The form that `parse_scale` reads, without what is left as it is."""
+    parts = [str(scale.share), str(scale.depth), str(scale.bits)]
+    while len(parts) > 1 and parts[-1] == "0":
+        parts.pop()
+    return ":".join(parts)

@@ -64,7 +64,7 @@ def _amount(known: Mapping[str, Any], name: str, where: str) -> int:
     told = known[name]
     try:
         if isinstance(told, bool) or not isinstance(told, str | int):
-            raise ValueError(f"{told!r} is no amount of memory: write 2GiB or a number of bytes")
+            raise ValueError(f"{told!r} is no amount of memory: write 2GiB or 500MiB")
         return parse_bytes(told.strip('"') if isinstance(told, str) else told)
     except ValueError as exc:
         raise TopologyError(f"{where}: {name}: {exc}.") from exc

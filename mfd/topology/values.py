@@ -24,7 +24,10 @@ COST_MAX = 1 << 30
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+UNITS_TOLD = "units are KB, MB, GB, TB (of 1000) and KiB, MiB, GiB, TiB (of 1024)"
 BYTES_MAX = 1 << 50
+BYTES_MIN = 1 << 10  # less is no memory that anything could be done in
+BARE_BYTES_MIN = 1 << 20  # of a number without unit: who writes 512 means no bytes
 
 
 class TopologyError(ValueError):
@@ -133,16 +136,25 @@ def link_cost(edge: Edge, payload_bytes: int = THIN_BYTES) -> int:
 
 
 def parse_bytes(text: str | int) -> int:
-    """Read an amount of memory: 2GiB, 500 MB, or a number of bytes. Raises: ValueError."""
+    """Read an amount of memory: 2GiB or 500 MB; a number alone counts bytes, 0 is no limit.
+
+    Raises: ValueError, one sentence, also for what is too little for any model.
+    """
     number, unit = str(text).strip(), ""
     while number and not (number[-1].isdecimal() or number[-1] == "."):
         number, unit = number[:-1], number[-1] + unit
+    unit = unit.strip().upper()
     try:
-        count = float(number) * UNITS[unit.strip().upper()]
+        count = float(number) * UNITS[unit]
     except (ValueError, KeyError):
         count = -1.0
     if not 0 <= count <= BYTES_MAX:
+        raise ValueError(f"{text!r} is no amount of memory: write 2GiB or 500MiB; {UNITS_TOLD}")
+    if 0 < count < (BYTES_MIN if unit else BARE_BYTES_MIN):
+        told = f"{count:g} byte" + "s" * (count != 1)
+        hint = f"{number}MiB" if not unit else "500MiB"
         raise ValueError(
-            f"{text!r} is no amount of memory: write 2GiB, 500MiB or a number of bytes"
+            f"{text!r} is {told}, too little for any model: write it with its unit, as {hint}; "
+            f"{UNITS_TOLD}"
         )
     return round(count)

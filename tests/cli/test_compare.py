@@ -254,7 +254,21 @@ def test_another_comparison_is_not_mixed_in(done: Path, capsys: pytest.CaptureFi
         (["--data", "sklearn:digits"], "say what is compared"),
         (["snake", "--data", "sklearn:digit"], "no set 'digit'"),
         (["snale", "--data", "sklearn:iris"], "did you mean 'snake'?"),
-        (["snake:epoch=3", "--data", "sklearn:iris"], "plan.learn has no 'epoch'"),
+        (["snake:epoch=3", "--data", "sklearn:iris"], "did you mean 'epochs'?"),
+        (["snake:epochs=1,lasp=2", "--data", "sklearn:iris"], "did you mean 'laps'?"),
+        (
+            ["a=walk", "--data", "sklearn:digits", "--recipe", "vgg11"],
+            "plan a: vgg11 does not take samples of shape 1x8x8 (sklearn:digits?split=train): it "
+            "takes pictures from 1x32x32 on; what does is cnn:inputs=1x8x8,classes=10",
+        ),
+        (
+            ["walk", "--data", "sklearn:digits", "--set", "scales=1:2"],
+            "it has no blocks that could be left out without exits=true",
+        ),
+        (
+            ["distill", "--data", "sklearn:digits", "--resident", "prototypes:width=8"],
+            "--resident: prototypes is no model but what peers share",
+        ),
         (["a=snake", "a=walk", "--data", "sklearn:iris"], "two plans are called 'a'"),
         (["snake", "--data", "sklearn:iris", "--topology", "rind:5"], "no topology 'rind'"),
         (["snake", "--data", "sklearn:iris", "--partition", "odd=1"], "write one of skew"),

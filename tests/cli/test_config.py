@@ -87,3 +87,10 @@ def test_memory_is_told_as_people_write_it(tmp_path: Path) -> None:
     for wrong in ("2 gigs", "-1", "", "GiB", "nan", "1e99"):
         with pytest.raises(Misuse, match="is no amount of memory: write 2GiB"):
             load_settings(None, {"memory": wrong})
+
+
+@pytest.mark.parametrize("name", ["memory", "whole"])
+@pytest.mark.parametrize("little", ["100", 512, "1000000", "77B"])
+def test_an_amount_that_holds_no_model_is_refused(name: str, little: str | int) -> None:
+    with pytest.raises(Misuse, match=f"{name}: .* too little .* units are KB, MB, .*MiB"):
+        load_settings(None, {name: little})

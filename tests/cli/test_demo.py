@@ -75,6 +75,16 @@ def test_the_folder_of_somebody_else_is_not_emptied(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").exists()
 
 
+def test_a_model_that_does_not_take_the_data_is_refused_before_a_peer_starts(
+    tmp_path: Path,
+) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text('[recipe]\nzoo = "vgg11"\ninputs = [1, 8, 8]\nclasses = 10\n')
+    with pytest.raises(Misuse, match=r"vgg11 does not take samples of shape 1x8x8 \(sklearn:dig"):
+        demo(plan=plan, folder=tmp_path / "demo")
+    assert not (tmp_path / "demo").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [

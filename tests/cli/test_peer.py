@@ -196,6 +196,6 @@ def test_a_bug_is_one_line_and_its_own_code(
 
 def test_a_topology_tells_a_peer_its_memory(tmp_path: Path) -> None:
     path = tmp_path / "graph.toml"
-    path.write_text('[nodes.a]\naddress = "127.0.0.1:7000"\nmemory = "2GiB"\nwhole = 77\n')
+    path.write_text('[nodes.a]\naddress = "127.0.0.1:7000"\nmemory = "2GiB"\nwhole = "64KiB"\n')
     told = peer_module._from_topology(path, "a")
-    assert (told["memory"], told["whole"]) == (2 << 30, 77)
+    assert (told["memory"], told["whole"]) == (f"{2 << 30}B", f"{64 << 10}B")

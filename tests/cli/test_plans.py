@@ -91,6 +91,68 @@ def test_plan_files_with_unknown_keys_name_the_nearest(tmp_path: Path) -> None:
         read_plan(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[learn]\nepoch = 2\n", "plan.learn has no 'epoch'; did you mean 'epochs'?"),
+        ("[learn]\nshare = 'proxy'\n", "share is of plans of mode distill alone"),
+        ("epochs = 2\n", "epochs is an option of learning: write it beneath [learn]"),
+        ("learn = 3\n", "learn is a table, [learn], not 3"),
+        ("recipe = 'cnn'\n", "recipe is a table, [recipe], not 'cnn'"),
+    ],
+)
+def test_plan_files_with_wrong_learning_say_what_is_meant(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(text)
+    with pytest.raises(Misuse) as told:
+        make_plan(join_plan({"recipe": RECIPE, "names": ["a"]}, read_plan(path)), HOME)
+    assert said in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        ("lasp=3", "did you mean 'laps'?"),
+        ("epoch=3", "did you mean 'epochs'?"),
+        ("learn.bacth=3", "did you mean 'batch'?"),
+        ("learn.laps=3", "there is no such field"),
+        ("recipe=cnn", "a model is given by itself"),
+        ("learn=3", "name the option of learning itself"),
+    ],
+)
+def test_an_unknown_name_in_a_flag_names_the_nearest(pair: str, said: str) -> None:
+    with pytest.raises(Misuse) as told:
+        parse_sets([pair])
+    assert pair.partition("=")[0] in str(told.value)
+    assert said in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("scales", "said"),
+    [
+        ("2", "width 2"),
+        ("0.5:2:3", "weights of 3 bits are not known; 16, 8, 4 are"),
+        ("0", "width is above 0 and at most 1"),
+        ("wide", "is not WIDTH:DEPTH:BITS"),
+        ("1", "is the full model"),
+        ("1:0:8", "1:0:8 is the full model, and fewer bits alone save no memory"),
+        ("0.5,0.5:0:8", "1/2:0:8 would never be taken, since 1/2 stands before it"),
+        ("0.5,0.5", "1/2 would never be taken, since 1/2 stands before it"),
+        ("0.25,0.5", "1/2 would never be taken, since 1/4 stands before it and is no larger"),
+        ("0.5:2,0.5", "since 1/2:2 stands before it"),
+        ("0.5:2:8,0.5:3:16", "since 1/2:2:8 stands before it"),
+    ],
+)
+def test_scales_that_make_no_sense_are_refused(scales: str, said: str) -> None:
+    table = {"recipe": RECIPE, "names": ["a"], **parse_sets([f"scales={scales}"])}
+    with pytest.raises(Misuse) as told:
+        make_plan(table, HOME)
+    assert said in str(told.value)
+    assert make_plan({**table, "scales": ["0.5", "1:2", "1/2:1:8"]}, HOME).extra[51]
+
+
 def test_the_order_of_holders_is_chosen_by_name() -> None:
     table = {"recipe": {"zoo": "mlp"}, "names": ["a"]}
     assert make_plan({**table, "choose": "nearest"}, bytes(32)).extra == {}

@@ -57,12 +57,21 @@ def holds(folder: Path, content: bytes) -> bool:
     return any(content in raw for raw in files_of(folder))
 
 
-def test_a_resident_outlives_its_peer_and_never_leaves_it(start: Start, tmp_path: Path) -> None:
+def test_a_resident_outlives_its_peer_and_never_leaves_it(
+    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Rules: W-22"""
     home = start("--given", "--custodian", "--state", "home")
     args: tuple[str, ...] = ("--given", "--join", home.told["join"], "--state", "holder")
     args = (*args, "--hold", digits("1/3"), *OWN)
     holder = start(*args)
+    told = Client(holder.api).get("status")["resident"]
+    assert (told["lessons"], told["taught"]) == (0, None)
+    assert main(["status", "--api", holder.api]) == 0
+    recipe = "resident mlp:inputs=64,classes=10,hidden=24x16, 8.3 KiB"
+    assert f"{recipe}, not taught yet" in capsys.readouterr().out
+    assert main(["status", "--api", home.api]) == 0
+    assert "resident" not in capsys.readouterr().out
     first = visit(home)
     taught, notes = resident_of(tmp_path / "holder")
     assert notes["mfd.lessons"] == "1"
@@ -71,7 +80,12 @@ def test_a_resident_outlives_its_peer_and_never_leaves_it(start: Start, tmp_path
     assert resident_of(tmp_path / "holder") == (taught, notes)
     holder = start(*args)
     assert resident_of(tmp_path / "holder") == (taught, notes)
+    file = tmp_path / "holder" / "resident" / "resident.safetensors"
+    told = Client(holder.api).get("status")["resident"]
+    assert (told["lessons"], told["taught"]) == (1, round(file.stat().st_mtime, 3))
     visit(home)
+    assert main(["status", "--api", holder.api]) == 0
+    assert f"{recipe}, 2 lessons, the last " in capsys.readouterr().out
     again, notes = resident_of(tmp_path / "holder")
     assert notes["mfd.lessons"] == "2"
     assert all(again[name] != raw for name, raw in taught.items() if len(raw) > 64)

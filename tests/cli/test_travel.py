@@ -140,8 +140,9 @@ def test_a_plan_file_holds_everything_and_init_gives_the_first_tensors(
 
 
 def test_a_model_that_nobody_can_train_is_no_success(
-    api: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    api: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("mfd.cli.travel._samples_at", lambda told, plan: {})  # holds none itself
     few = RECIPE.replace("classes=10", "classes=3")
     argv = ["send", few, *ARGS[1:], *_key(tmp_path), "--out", str(tmp_path / "home.mfd")]
     assert main(argv) == 1
@@ -184,6 +185,18 @@ def test_wrong_requests_end_with_one_sentence(
         (2, ["send", "rnn:inputs=8", "--names", "a", *key], "no recipe 'rnn'"),
         (2, ["send", RECIPE, "--names", "a", "--mode", "snak", *key], "'snake'"),
         (2, ["send", RECIPE, "--names", "a", "--set", "epoch=1", *key], "epochs"),
+        (2, ["send", RECIPE, "--names", "a", "--set", "scales=2", *key], "width is above 0 and at"),
+        (2, ["send", RECIPE, "--names", "a", "--set", "scales=1:9", *key], "cannot be trained"),
+        (
+            2,
+            ["send", "vgg11:inputs=1x8x8,classes=10", "--names", "a", *key],
+            "vgg11 does not take samples of shape 1x8x8 (its recipe's own inputs): it takes",
+        ),
+        (
+            2,
+            ["send", "mlp:inputs=9x,classes=10", "--names", "digits", *key],
+            "shape 1x8x8 (digits/train at the peer asked)",
+        ),
         (2, ["send", RECIPE, "--names", "a", "--set", "epochs", *key], "KEY=VALUE"),
         (
             2,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from mfd.core import errands
 from mfd.core.config import Config
 from mfd.core.tasks import read_claims, read_task
 from mfd.packet.errors import PacketError
@@ -66,6 +69,60 @@ def test_a_round_says_which_layers_may_have_learned() -> None:
     assert world.run(until=arrived(home), seconds=60)
     assert home.peer.version(birth.walker).manifest.trained == ((2, 5),)
     assert [told["layers"] for told in reports(home, "stop")] == ["2:5"]
+
+
+class Weak(StandIn):
+    """Has memory for the first layer of what it is asked to train."""
+
+    def __init__(self, told: tuple[tuple[int, int], ...]) -> None:
+        super().__init__()
+        self.told = told
+
+    def perform(self, task, read, write):
+        if task.kind != "train":
+            return super().perform(task, read, write)
+        low, _ = task.trained[0]
+        result = super().perform(replace(task, trained=((low, low + 1),)), read, write)
+        return replace(result, trained=self.told)
+
+
+def test_a_client_signs_what_it_has_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what it was asked for: a client with little memory trains less.
+
+    Rules: C-27
+    """
+    world = world_of(STAR, "abcd")
+    world.hosts["b"].learner, world.hosts["a"].learner = Weak(((0, 1),)), Weak(((0, 1),))
+    made: dict[bytes, object] = {}
+    real = errands.child_of
+
+    def noted(version, learn, result, signer):
+        child = real(version, learn, result, signer)
+        made[signer.public_key] = child.manifest.trained
+        return child
+
+    monkeypatch.setattr(errands, "child_of", noted)
+    birth = walker_for(world, "a", layers=3, floats=20, mode="fedavg", laps=1, min_holders=4)
+    inject(world, "a", birth)
+    assert world.run(until=arrived(world.hosts["a"]), seconds=60)
+    keys = {name: host.key.public_key for name, host in world.hosts.items()}
+    assert made == {keys[n]: ((0, 1) if n in "ab" else (0, 3),) for n in "abcd"}
+    assert [s["clients"] for s in reports(world.hosts["a"], "stop")] == [4]
+
+
+def test_a_client_that_trained_what_it_was_not_given_says_that_it_failed() -> None:
+    """Rules: C-27"""
+    world = world_of(STAR, "abcd")
+    world.hosts["b"].learner = Weak(((1, 2),))  # the first layer has changed, and is not in it
+    world.hosts["c"].learner = Weak(((0, 9),))
+    birth = walker_for(world, "a", layers=3, floats=20, mode="fedavg", laps=1, min_holders=4)
+    inject(world, "a", birth)
+    home = world.hosts["a"]
+    assert world.run(until=arrived(home), seconds=60)
+    for name in "bc":
+        (failed,) = reports(world.hosts[name], "learning failed")
+        assert failed["reason"] == "the learner trained layers that it was not given"
+    assert [s["clients"] for s in reports(home, "stop")] == [2]
 
 
 def test_a_measure_changes_nothing() -> None:

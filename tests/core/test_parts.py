@@ -277,7 +277,8 @@ def test_a_result_may_change_what_it_was_given_alone() -> None:
              range(3)]  # fmt: skip
     assert why() is None
     assert why(layers=moved[1]) is None
-    assert "was not given" in str(why(layers=moved[0]))
+    assert "does not name as trained" in str(why(layers=moved[0]))
+    assert "does not name as trained" in str(why(layers=moved[2]))
     assert "was not given" in str(why(trained=((0, 2),)))
     assert "another scale" in str(why(scale=HALF))
     assert isinstance(parent, Version)

@@ -189,7 +189,9 @@ def test_a_model_without_layers_does_not_take_the_place_of_the_last_one(pictures
 
 def test_describe(pictures: Holding) -> None:
     learner = Learner({"a": pictures, "b": "sklearn:iris", "c": "sklearn:iriss"})
-    assert learner.describe("a") == {"samples": 200, "labels": {str(i): 20 for i in range(10)}}
+    form = {"shape": [1, 8, 8], "classes": 10, "text": False, "whole": False}
+    labels = {str(i): 20 for i in range(10)}
+    assert learner.describe("a") == {"samples": 200, "labels": labels, "form": form}
     assert learner.describe("b")["samples"] == 120
     with pytest.raises(HoldingError, match="no set 'iriss'"):
         learner.describe("c")

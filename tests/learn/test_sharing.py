@@ -269,6 +269,8 @@ def test_what_does_not_fit_is_one_sentence(pictures: Holding) -> None:
             home.perform()
     with pytest.raises(LearnError, match="the resident model: no recipe 'gnn' in the zoo"):
         Home({"d": pictures}, resident={"zoo": "gnn"}).perform()
+    with pytest.raises(LearnError, match="resident model: logits is what walkers bring, not a mo"):
+        Home({"d": pictures}, resident=LOGITS.recipe).perform()
     with pytest.raises(LearnError, match="the resident model does not fit this peer's data"):
         Home({"d": pictures}, resident={**MLP, "inputs": [3]}).perform()
     with pytest.raises(LearnError, match="a table of logits or prototypes answers no samples"):

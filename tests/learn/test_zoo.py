@@ -72,8 +72,9 @@ def test_init_depends_on_the_seed_alone_and_leaves_the_callers_dice() -> None:
     [
         (
             {"zoo": "gnn"},
-            "no recipe 'gnn' in the zoo; there are cnn, logits, mlp, prototypes, transformer",
+            "no recipe 'gnn' in the zoo; did you mean 'cnn'? There are cnn, mlp, transformer, vg",
         ),
+        ({"zoo": "logit"}, "did you mean 'logits'? There are cnn, mlp, transformer"),
         ({}, "no recipe None"),
         ({"zoo": "cnn", **PICTURE, "depht": 3}, "no argument 'depht'; it has inputs, classes"),
         ({"zoo": "cnn", "inputs": [1, 8, 8]}, "lacks classes"),

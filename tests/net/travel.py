@@ -44,6 +44,9 @@ class AddOne:
     async def describe(self, name: str) -> Mapping[str, Any]:
         return {"samples": SAMPLES}
 
+    def told(self) -> Mapping[str, Any]:
+        return {"forms": {}, "resident": None}
+
     async def perform(
         self,
         task: LearnTask,

@@ -38,7 +38,9 @@ def test_only_what_differs_from_the_default_is_told() -> None:
 def test_memory_is_told_as_people_write_it() -> None:
     assert read_node({"memory": "2GiB"}, "x").memory_bytes == 2 << 30
     assert read_node({"memory": '"512 KiB"'}, "x", strict=True).memory_bytes == 512 << 10
-    assert read_node({"memory": 77}, "x").memory_bytes == 77
+    assert read_node({"memory": 2_000_000}, "x").memory_bytes == 2_000_000
+    with pytest.raises(TopologyError, match=r"x: memory: 77 is 77 bytes, too little"):
+        read_node({"memory": 77}, "x")
     assert read_node({"whole": "64MiB"}, "x", strict=True).whole_bytes == 64 << 20
     assert read_node({"whole_bytes": 99}, "x", strict=True).whole_bytes == 99
     for wrong in (True, "much", [1], -5):

@@ -78,6 +78,12 @@ function curve(walker) {
   return svg;
 }
 
+function resident(told) {
+  const ago = told.taught ? `, the last ${span(Date.now() / 1000 - told.taught)} ago` : "";
+  const taught = told.lessons ? `${told.lessons} lessons${ago}` : "not taught yet";
+  return `${told.recipe.zoo ?? "own model"}, ${bytes(told.bytes)}, ${taught}`;
+}
+
 function showFacts(status) {
   const carried = Object.values(status.bytes).reduce((sum, count) => sum + count, 0);
   const holdings = Object.entries(status.holdings).map(([name, n]) => `${name} (${n})`);
@@ -86,6 +92,7 @@ function showFacts(status) {
     ["up", span(status.uptime_s)], ["carried", bytes(carried)],
     ["objects kept", String(status.objects)], ["store", status.store],
     ["holds", holdings.join(", ") || "nothing: a relay"],
+    ...(status.resident ? [["resident", resident(status.resident)]] : []),
     ["peer id", status.peer, "wide"], ["join line", status.join, "wide"],
   ];
   at("facts").replaceChildren(...facts.map(([name, value, kind = ""]) => {
