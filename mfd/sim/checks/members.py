@@ -166,19 +166,22 @@ class Members:
         for wrong, text in (
             (me in active or me in counted, "is its own neighbour"),
             (me in passive, "hopes for itself"),
-            (len(active) > most, f"has {len(active)} neighbours; the most is {most}"),
+            (len(active) > most, "has {active} neighbours; the most is {most}"),
             (len(set(counted)) < len(counted), "counts a neighbour twice"),
-            (set(counted) != set(active), "counts other neighbours than its view has"),
-            (bool(active.keys() & passive.keys()), "hopes for a neighbour"),
-            (len(passive) > config.passive_max, f"has {len(passive)} passive peers"),
+            (active.keys() != set(counted), "counts other neighbours than its view has"),
+            (not active.keys().isdisjoint(passive), "hopes for a neighbour"),
+            (len(passive) > config.passive_max, "has {passive} passive peers"),
         ):
             if wrong:
-                raise self._violation("S12", f"{host.name} {text}")
-        for peer, entry in members.book.view().items():
-            seq = view.seqs.get(peer, 0)
-            if entry.record.seq < seq:
+                what = text.format(active=len(active), most=most, passive=len(passive))
+                raise self._violation("S12", f"{host.name} {what}")
+        seqs = {peer: entry.record.seq for peer, entry in members.book.view().items()}
+        if seqs.items() <= view.seqs.items():
+            return  # nothing new
+        for peer, seq in seqs.items():
+            if seq < view.seqs.get(peer, 0):
                 raise self._violation("S13", f"{host.name} has taken an older record for a newer")
-            view.seqs[peer] = entry.record.seq
+            view.seqs[peer] = seq
 
     def sweep(self) -> None:
         """Look for links that one end alone has counted for too long. Raises: Violation."""
