@@ -48,12 +48,13 @@ class Watched(RouteTable):
         super().__init__(me, config)
         self.changed: list[tuple[str, bytes, Class]] = []
 
-    def select(self, state: State, cls: Class) -> None:
+    def select(self, state: State, cls: Class) -> bool:
         before = state.best[cls]
-        super().select(state, cls)
+        moved = super().select(state, cls)
         after = state.best[cls]
         if (before and before.link) != (after and after.link):
             self.changed.append((state.newest.name, state.newest.holder, cls))
+        return moved
 
 
 class Observed(World):

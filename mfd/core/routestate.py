@@ -1,11 +1,12 @@
 """What routing remembers, as values: routes, sources, neighbours; and which distance is nearer.
 
-Rules of this file: no behaviour but comparing and going on. Lists of a source go by class.
+Rules of this file: no behaviour but noting, comparing and going on. Lists of a source go by class.
 Source: spec/routing.md, sections "Selection" and "Advertising".
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ __all__ = [
     "Route",
     "State",
     "Want",
-    "Ways",
+    "Way",
     "are_numbers",
     "by_class",
     "is_nearer",
@@ -43,7 +44,7 @@ Distance = tuple[int, int]  # (seqno, metric)
 Word = tuple[int, int, int] | None  # (seqno, metric, hops)
 Told = tuple[Word, Word]  # by class
 Asked = tuple[int, int, int]  # a request for a newer seqno: seqno, when, link
-Ways = list[tuple[int, int, "Route"]]  # metric from here, link, advertisement
+Way = tuple[int, int, "Route"]  # metric from here, link, advertisement
 CLASSES = tuple(Class)  # walking through the enum itself takes ten times as long
 NOTHING: Told = (None, None)
 ALL_CLASSES = (1 << len(CLASSES)) - 1
@@ -72,6 +73,10 @@ def by_class() -> list[Any]:
     return [None] * len(CLASSES)
 
 
+def _no_ways() -> tuple[dict[int, Way], ...]:
+    return tuple({} for _ in CLASSES)
+
+
 @dataclass(slots=True)
 class State:
     """All that is known of one source; lists are indexed by class."""
@@ -80,11 +85,39 @@ class State:
     until_us: int  # routes end here
     forget_us: int  # feasibility distances end here
     adverts: dict[int, list[Route | None]] = field(default_factory=dict)  # by link
+    ways: tuple[dict[int, Way], ...] = field(default_factory=_no_ways)  # the same, within reach
     best: list[Route | None] = field(default_factory=by_class)  # selected
     offer: list[Route | None] = field(default_factory=by_class)  # selected and not pruned
     feasibility: list[Distance | None] = field(default_factory=by_class)
     asked: list[Asked | None] = field(default_factory=by_class)
-    nearer: tuple[Ways, ...] | None = None  # infeasible and nearer than `best`; None: look again
+    nearer: tuple[list[Way], ...] | None = None  # infeasible, nearer than `best`; None: look again
+
+    def heard(self, link: int, said: Iterable[Route | None], cost: tuple[int, ...]) -> None:
+        """Note what a neighbour advertises; None: nothing new in that class."""
+        self.nearer = None
+        adverts = self.adverts[link]
+        for cls, advert in enumerate(said):
+            if advert is None:
+                continue
+            adverts[cls] = advert
+            metric = advert.metric + cost[cls]
+            if metric <= METRIC_MAX:
+                self.ways[cls][link] = (metric, link, advert)
+            else:
+                self.ways[cls].pop(link, None)
+
+    def unheard(self, link: int, mask: int = ALL_CLASSES) -> bool:
+        """Forget what a neighbour advertises in the classes of `mask`; say whether none is left."""
+        self.nearer = None
+        adverts = self.adverts[link]
+        for cls in CLASSES:
+            if mask >> cls & 1:
+                adverts[cls] = None
+                self.ways[cls].pop(link, None)
+        if any(adverts):
+            return False
+        del self.adverts[link]
+        return True
 
 
 @dataclass(slots=True)
@@ -113,8 +146,7 @@ def onward(metric: int, link: int, advert: Route) -> Route:
 def are_numbers(*numbers: object) -> bool:
     """Say whether these are metrics, or none, and at last hops."""
     *metrics, hops = numbers
-    return (
-        all(m is None or (type(m) is int and 0 <= m <= METRIC_MAX) for m in metrics)
-        and type(hops) is int
-        and 0 <= hops <= HOPS_MAX
-    )
+    for metric in metrics:
+        if metric is not None and (type(metric) is not int or not 0 <= metric <= METRIC_MAX):
+            return False
+    return type(hops) is int and 0 <= hops <= HOPS_MAX

@@ -10,7 +10,7 @@ Source: spec/routing.md, sections "Selection" and "Advertising"; RFC 8966 sectio
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from mfd.core.config import Config
@@ -28,7 +28,7 @@ from mfd.core.routestate import (
     Route,
     State,
     Want,
-    Ways,
+    Way,
     by_class,
     is_nearer,
     onward,
@@ -40,7 +40,8 @@ __all__ = ["ENTRIES_MAX", "RouteTable"]
 ENTRIES_MAX = 512  # in one UPDATE
 BODY_BYTES_MAX = 48 << 10
 ENTRY_OVERHEAD_BYTES = 32  # MessagePack heads and numbers of one entry, at most
-NO_WAYS: tuple[Ways, ...] = ([], [])
+NO_WAYS: tuple[list[Way], ...] = ([], [])
+NO_RANK = (METRIC_MAX + 1, True, 0)
 
 
 class RouteTable:
@@ -82,8 +83,8 @@ class RouteTable:
         for name in gone.names if gone else ():
             holders = lost[name] = []
             for holder, state in self.names[name].items():
-                if state.adverts.pop(link, None):
-                    state.nearer = None
+                if link in state.adverts:
+                    state.unheard(link)
                     holders.append(holder)
         return lost
 
@@ -134,21 +135,11 @@ class RouteTable:
             state.adverts[link] = by_class()
             neighbour.adverts += 1
             neighbour.names[name] = neighbour.names.get(name, 0) + 1
-        state.nearer = None
-        adverts = state.adverts[link]
-        adverts[:] = [new or old for new, old in zip(said, adverts, strict=True)]
+        state.heard(link, said, neighbour.cost)
 
     def drop(self, link: int, state: State, mask: int) -> None:
         """Forget what a neighbour said in the classes of `mask`."""
-        adverts = state.adverts.get(link)
-        if adverts is None:
-            return
-        state.nearer = None
-        for cls in CLASSES:
-            if mask >> cls & 1:
-                adverts[cls] = None
-        if not any(adverts):
-            del state.adverts[link]
+        if link in state.adverts and state.unheard(link, mask):
             name, neighbour = state.newest.name, self.links[link]
             neighbour.adverts -= 1
             neighbour.names[name] -= 1
@@ -167,38 +158,36 @@ class RouteTable:
         limit, said = state.feasibility[cls], (told.record.seqno, told.metric)
         if limit is None or is_nearer(said, limit):
             state.feasibility[cls] = said
-            state.nearer = None
 
-    def reachable(self, state: State, cls: Class) -> Ways:
+    def reachable(self, state: State, cls: Class) -> Collection[Way]:
         """Return (metric from here, link, advertisement) for each neighbour that advertises it."""
-        found = []
-        for link, adverts in state.adverts.items():
-            advert = adverts[cls]
-            if advert is not None:
-                metric = advert.metric + self.links[link].cost[cls]
-                if metric <= METRIC_MAX:
-                    found.append((metric, link, advert))
-        return found
+        return state.ways[cls].values()
 
     def select(self, state: State, cls: Class) -> bool:
         """Choose the nearest feasible route; of equals the present one, then the lowest link.
 
         Return whether that has changed anything.
         """
-        state.nearer = None
         now = state.best[cls]
         here = now.link if now else None
-        least: tuple[int, bool, int] | None = None
-        chosen: Route | None = None
+        barred, least, chosen = METRIC_MAX + 1, NO_RANK, None
         for metric, link, advert in self.reachable(state, cls):
             rank = (metric, link != here, link)
-            if (least is None or rank < least) and self.feasible(state, cls, advert):
-                least, chosen = rank, advert
-        if least is None or chosen is None:
+            if rank < least:
+                if self.feasible(state, cls, advert):
+                    least, chosen = rank, advert
+                else:
+                    barred = min(barred, metric)
+        if barred < least[0]:
+            state.nearer = None  # `wants` has to look
+        if chosen is None:
             state.best[cls] = None
             return now is not None
-        best = state.best[cls] = onward(least[0], least[2], chosen)
-        return best != now
+        best = onward(least[0], least[2], chosen)
+        if best == now:
+            return False  # the same value stays, so that whoever has it sees that nothing changed
+        state.best[cls] = best
+        return True
 
     def order(self, route: Route) -> tuple[Any, ...]:
         """The ranking of sources, the same at every peer: two orders side by side never settle."""
@@ -220,7 +209,7 @@ class RouteTable:
         for holder in changed or ():
             state = states.get(holder)
             if holder != self.me and state is not None:
-                before = state.best[0]
+                before, state.nearer = state.best[0], NO_WAYS
                 for cls in CLASSES:
                     if self.select(state, cls):
                         moved |= 1 << cls
@@ -290,7 +279,8 @@ class RouteTable:
         nearer = [
             (holder, state, ways)
             for holder, state in states.items()
-            if (ways := state.nearer or self._look(state)) is not NO_WAYS
+            if state.nearer is not NO_WAYS
+            and (ways := state.nearer or self._look(state)) is not NO_WAYS
         ]
         for cls in CLASSES if nearer else ():  # nearly always there is none
             better = [
@@ -313,9 +303,9 @@ class RouteTable:
         worst_need = max((need for need in (STARVING, LOST) if found[need]), default=DETOUR)
         return worst_need, sorted(found[worst_need])
 
-    def _look(self, state: State) -> tuple[Ways, ...]:
+    def _look(self, state: State) -> tuple[list[Way], ...]:
         """Find the infeasible ways that are nearer than the selected one."""
-        found: list[Ways] = []
+        found: list[list[Way]] = []
         for cls in CLASSES:
             best = state.best[cls]
             found.append(

@@ -5,7 +5,7 @@ Rules of this file: it reads and changes nothing. A liar is seen as the honest p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mfd.core.circuit import Circuit
@@ -14,7 +14,7 @@ from mfd.core.frames import Class
 from mfd.core.membership import Membership
 from mfd.core.peer import Peer
 from mfd.core.recordbook import Entry
-from mfd.core.routestate import Distance, Neighbour, Route, State
+from mfd.core.routestate import Distance, Neighbour, Route, State, by_class
 from mfd.core.sources import Record
 
 __all__ = [
@@ -30,12 +30,12 @@ __all__ = [
     "links",
     "listens",
     "members",
-    "names",
     "neighbour_tables",
     "offers",
     "own_seqno",
     "selected",
     "sizes",
+    "sources",
     "state_of",
     "walkers",
 ]
@@ -86,28 +86,19 @@ def counter(peer: Peer, name: str) -> int:
     return int(_inner(peer)._ctx.counters.get(name, 0))
 
 
-def names(peer: Peer) -> list[str]:
-    """Return the data names of which a peer knows a source."""
+def sources(peer: Peer) -> Mapping[str, Mapping[bytes, State]]:
+    """Return what a peer knows of each source, by data name, by holder: its very table."""
     routes = _inner(peer)._routes
-    return [] if routes is None else list(routes._table.names)
+    return {} if routes is None else routes._table.names
 
 
 def selected(peer: Peer, data: str | None = None) -> dict[Sigma, Route]:
     """Return the selected route of every source and class, or of those of one name."""
-    routes = _inner(peer)._routes
-    if routes is None:
-        return {}
-    if data is not None:
-        return {
-            Sigma(data, holder, cls): route
-            for holder, state in routes._table.names.get(data, {}).items()
-            for cls, route in enumerate(state.best)
-            if route is not None
-        }
+    known = sources(peer)
     return {
         Sigma(name, holder, cls): route
-        for name, states in routes._table.names.items()
-        for holder, state in states.items()
+        for name in (known if data is None else (data,))
+        for holder, state in known.get(name, {}).items()
         for cls, route in enumerate(state.best)
         if route is not None
     }
@@ -140,22 +131,20 @@ def own_seqno(peer: Peer, name: str) -> int | None:
     return seqno
 
 
-def state_of(peer: Peer, sigma: Sigma) -> State | None:
+def state_of(peer: Peer, name: str, holder: bytes) -> State | None:
     """Return what a peer knows of a source."""
-    routes = _inner(peer)._routes
-    state: State | None = None if routes is None else routes._table.find(sigma.name, sigma.holder)
-    return state
+    return sources(peer).get(name, {}).get(holder)
 
 
-def feasibility(peer: Peer, sigma: Sigma) -> Distance | None:
-    """Return the feasibility distance that a peer keeps."""
-    state = state_of(peer, sigma)
-    return None if state is None else state.feasibility[sigma.cls]
+def feasibility(peer: Peer, name: str, holder: bytes) -> Sequence[Distance | None]:
+    """Return the feasibility distances that a peer keeps, by class."""
+    state = state_of(peer, name, holder)
+    return by_class() if state is None else state.feasibility
 
 
 def chosen_advert(peer: Peer, sigma: Sigma, link: int) -> Route | None:
     """Return what a neighbour says of a source."""
-    state = state_of(peer, sigma)
+    state = state_of(peer, sigma.name, sigma.holder)
     adverts = None if state is None else state.adverts.get(link)
     return None if adverts is None else adverts[sigma.cls]
 

@@ -15,18 +15,15 @@ from dataclasses import dataclass, field
 
 from mfd.core.effects import Effect, Send
 from mfd.core.events import Event, Received
-from mfd.core.frames import Member, decode_frame
 from mfd.core.gossip import rumour_id
 from mfd.core.memberframes import (
     Ask,
     ForwardJoin,
     Join,
-    MemberFrame,
     Reply,
     Rumour,
     Shuffle,
     ShuffleReply,
-    decode_member,
 )
 from mfd.core.recordbook import Entry
 from mfd.core.records import Item, open_peer_record
@@ -41,6 +38,7 @@ from mfd.core.tidings import (
 from mfd.packet.errors import PacketError
 from mfd.packet.objects import Buffer
 from mfd.sim import insight
+from mfd.sim.checks.frames import Frames
 from mfd.sim.violation import Violation
 from mfd.sim.wires import Link
 from mfd.sim.world import Host, World
@@ -70,6 +68,7 @@ class Members:
         self._world = world
         self._liars = liars
         self._views: dict[int, _View] = {}
+        self._frames = Frames()
         self._lopsided: dict[int, int] = {}  # link -> since when one end alone counts it
         self._valid_us: dict[bytes, int | None] = {}  # by record
         self._sweep_us = 0
@@ -83,20 +82,21 @@ class Members:
             if host.peer is not None:
                 insight.watch_book(host.peer, view.booked.append)
         came: set[bytes] = set()  # records that a relay may pass on as they are
-        if type(event) is Received:
-            frame = _member(event.frame)
+        if type(event) is Received and _is_ours(event.frame):
+            frame = self._frames.read(event.frame)
             if isinstance(frame, Rumour):
                 self._hear_rumour(host, view, frame)
-            came = {sealed for sealed, _ in _items(frame)}
-            for sealed, age_s in _items(frame):
+            items = _items(frame)
+            came = {sealed for sealed, _ in items}
+            for sealed, age_s in items:
                 self._note(view, sealed, self._local_us(host) - age_s * SECOND_US)
         for entry in view.booked:  # adverts, answers of SEEK and sealed circuits bring records too
             if entry.record.sealed not in came:
                 self._note(view, entry.record.sealed, entry.born_us)
         view.booked.clear()
         for effect in effects:
-            if type(effect) is Send and len(effect.frame) == 1:
-                self._said(host, view, _member(effect.frame[0]), came)
+            if type(effect) is Send and _is_ours(effect.frame[0]):
+                self._said(host, view, self._frames.read(effect.frame[0]), came)
 
     def _local_us(self, host: Host) -> int:
         return host.local_us(self._world.now_us)
@@ -120,7 +120,7 @@ class Members:
             raise self._violation("S13", f"{host.name} takes a rumour twice")
         view.heard.add(ident)
 
-    def _said(self, host: Host, view: _View, frame: MemberFrame | None, came: set[bytes]) -> None:
+    def _said(self, host: Host, view: _View, frame: object, came: set[bytes]) -> None:
         if isinstance(frame, Rumour):
             valid_s = _rumour_valid_s(frame)
             self._check_age(host, view, rumour_id(frame.kind, frame.payload), frame.age_s, valid_s)
@@ -166,19 +166,22 @@ class Members:
         for wrong, text in (
             (me in active or me in counted, "is its own neighbour"),
             (me in passive, "hopes for itself"),
-            (len(active) > most, f"has {len(active)} neighbours; the most is {most}"),
+            (len(active) > most, "has {active} neighbours; the most is {most}"),
             (len(set(counted)) < len(counted), "counts a neighbour twice"),
-            (set(counted) != set(active), "counts other neighbours than its view has"),
-            (bool(active.keys() & passive.keys()), "hopes for a neighbour"),
-            (len(passive) > config.passive_max, f"has {len(passive)} passive peers"),
+            (active.keys() != set(counted), "counts other neighbours than its view has"),
+            (not active.keys().isdisjoint(passive), "hopes for a neighbour"),
+            (len(passive) > config.passive_max, "has {passive} passive peers"),
         ):
             if wrong:
-                raise self._violation("S12", f"{host.name} {text}")
-        for peer, entry in members.book.view().items():
-            seq = view.seqs.get(peer, 0)
-            if entry.record.seq < seq:
+                what = text.format(active=len(active), most=most, passive=len(passive))
+                raise self._violation("S12", f"{host.name} {what}")
+        seqs = {peer: entry.record.seq for peer, entry in members.book.view().items()}
+        if seqs.items() <= view.seqs.items():
+            return  # nothing new
+        for peer, seq in seqs.items():
+            if seq < view.seqs.get(peer, 0):
                 raise self._violation("S13", f"{host.name} has taken an older record for a newer")
-            view.seqs[peer] = entry.record.seq
+            view.seqs[peer] = seq
 
     def sweep(self) -> None:
         """Look for links that one end alone has counted for too long. Raises: Violation."""
@@ -215,18 +218,12 @@ class Members:
         return Violation(f"{name}: {text}, at {self._world.now_us / 1e6:.6f} s")
 
 
-def _member(frame: Buffer) -> MemberFrame | None:
-    """Read a frame that carries records or a rumour."""
-    if not len(frame) or frame[0] not in TYPES:
-        return None
-    try:
-        raw = decode_frame(frame)
-        return decode_member(raw.kind, raw.body) if isinstance(raw, Member) else None
-    except PacketError:
-        return None  # a liar's
+def _is_ours(frame: Buffer) -> bool:
+    """Say whether a frame may carry records or a rumour."""
+    return len(frame) > 0 and frame[0] in TYPES
 
 
-def _items(frame: MemberFrame | None) -> Iterable[Item]:
+def _items(frame: object) -> Iterable[Item]:
     match frame:
         case Join(item=item) | ForwardJoin(item=item) | Ask(item=item):
             return (item,)

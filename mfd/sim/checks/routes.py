@@ -14,17 +14,19 @@ Rules of this package: see its __init__. Source: spec/routing.md; RFC 8966 secti
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mfd.core.effects import Effect, Send
 from mfd.core.events import Event, Held, LinkDown, LinkUp, Received, Restored, Unheld
-from mfd.core.frames import Class, SeqnoRequest, Update, decode_frame
-from mfd.core.routestate import Distance, Route, is_nearer
+from mfd.core.frames import Class, SeqnoRequest, Update
+from mfd.core.routestate import Distance, Key, Route, by_class, is_nearer
 from mfd.core.sources import Record, open_record
 from mfd.packet.errors import PacketError
+from mfd.packet.objects import Buffer
 from mfd.sim import insight
+from mfd.sim.checks.frames import Frames
 from mfd.sim.insight import Sigma
 from mfd.sim.violation import Violation
 from mfd.sim.world import Host, World
@@ -39,20 +41,28 @@ ALL_NAMES_TURNS = 16  # what an UPDATE is not about is looked at once in so many
 CHANGING = frozenset({LinkUp, LinkDown, Restored, Held, Unheld})
 REQUEST_HOPS = 64
 
+Selected = tuple[Route | None, ...]  # to one holder, by class
+NO_ROUTES: Selected = (None,) * len(Class)
+
 
 @dataclass(slots=True)
 class _View:
     """One host's routes, as last seen, in its present life."""
 
     life: int
-    routes: dict[str, dict[Sigma, Route]] = field(default_factory=dict)  # by name
+    routes: dict[str, dict[bytes, Selected]] = field(default_factory=dict)  # by name, by holder
     turns: int = 0  # UPDATE frames heard
-    told: dict[Sigma, Distance] = field(default_factory=dict)  # nearest ever advertised
+    told: dict[Key, list[Distance | None]] = field(default_factory=dict)  # nearest ever, by class
     heard: dict[tuple[str, bytes, int], int] = field(default_factory=dict)  # record -> first, us
     newest: dict[tuple[str, bytes], int] = field(default_factory=dict)  # seqno
     asked: dict[tuple[str, int], list[int]] = field(default_factory=dict)  # though reachable
     entries: int = 0  # said to neighbours
     warranted: int = 0
+
+    def count(self) -> int:
+        """How many routes are selected."""
+        chosen = (each for routes in self.routes.values() for each in routes.values())
+        return sum(route is not None for each in chosen for route in each)
 
 
 class Routing:
@@ -61,8 +71,8 @@ class Routing:
     def __init__(self, world: World, liars: set[str]) -> None:
         self._world = world
         self._liars = liars
-        self._views: dict[bytes, _View] = {}
-        self._hosts: dict[bytes, Host] = {}
+        self._views: dict[int, _View] = {}
+        self._frames = Frames()
         self._seqnos: dict[tuple[str, bytes], int] = {}  # highest that a holder has signed
         self._records: dict[bytes, Record | None] = {}
         self.changes = 0  # of selected routes, at all peers
@@ -82,7 +92,7 @@ class Routing:
                 self.compare(host, names if view.turns % ALL_NAMES_TURNS else None)
         elif kind in CHANGING:
             if kind is LinkUp:
-                view.warranted += 2 * (1 + sum(map(len, view.routes.values())))
+                view.warranted += 2 * (1 + view.count())
             self.compare(host)
         if host.name in self._liars:
             return
@@ -95,11 +105,9 @@ class Routing:
             )
 
     def _view(self, host: Host) -> _View:
-        me = host.key.public_key
-        view = self._views.get(me)
+        view = self._views.get(host.index)
         if view is None or view.life != host.life:
-            view = self._views[me] = _View(host.life)
-            self._hosts[me] = host
+            view = self._views[host.index] = _View(host.life)
         return view
 
     # next hops
@@ -111,31 +119,33 @@ class Routing:
         """
         if host.peer is None:
             return
-        view = self._view(host)
-        if names is None:
-            names = {**view.routes, **dict.fromkeys(insight.names(host.peer))}
+        view, sources = self._view(host), insight.sources(host.peer)
         changed: list[tuple[Sigma, Route]] = []
         moved = 0
-        for name in names:
-            before, now = view.routes.get(name, {}), insight.selected(host.peer, name)
-            if now:
-                view.routes[name] = now
-            else:
-                view.routes.pop(name, None)
-            for sigma, route in now.items():
-                old = before.get(sigma)
-                if old is not route:
-                    changed.append((sigma, route))
-                    # a newer seqno over the same way is no change: who asks for one needs a reason
-                    moved += old is None or (old.link, old.metric) != (route.link, route.metric)
-            moved += sum(1 for sigma in before if sigma not in now)
-        self._own(changed)
+        for name in {**view.routes, **sources} if names is None else names:
+            known, states = view.routes.setdefault(name, {}), sources.get(name, {})
+            for holder, state in states.items():
+                before, (thin, bulk) = known.get(holder, NO_ROUTES), state.best
+                if thin is not before[0] or bulk is not before[1]:
+                    known[holder] = (thin, bulk)
+                    for cls, (old, route) in enumerate(zip(before, (thin, bulk), strict=True)):
+                        if route is not None and route is not old:
+                            changed.append((Sigma(name, holder, cls), route))
+                        moved += _has_moved(old, route)
+            if not known.keys() <= states.keys():
+                for holder in known.keys() - states.keys():
+                    moved += sum(route is not None for route in known.pop(holder))
+            if not known:
+                del view.routes[name]
         self.changes += moved
         if moved:
             view.warranted += CHURN * moved * max(1, len(insight.links(host.peer)))
-        if host.name in self._liars:
-            return
+        liar = host.name in self._liars
         for sigma, route in changed:
+            if route.link is None:
+                source = (sigma.name, sigma.holder)
+                self._seqnos[source] = max(self._seqnos.get(source, 0), route.record.seqno)
+        for sigma, route in () if liar else changed:
             if route.link is not None:
                 self._check_feasible(host, view, sigma, route)
                 if not self.sweeping:
@@ -146,23 +156,21 @@ class Routing:
         for host in self._world.hosts.values():
             self.compare(host)
         for host in self._world.hosts.values():
-            view = self._views.get(host.key.public_key)
+            view = self._views.get(host.index)
             if host.peer is not None and view is not None and host.name not in self._liars:
-                for sigma in (sigma for routes in view.routes.values() for sigma in routes):
-                    self._check_circle(host, sigma)
-
-    def _own(self, routes: Iterable[tuple[Sigma, Route]]) -> None:
-        for sigma, route in routes:
-            if route.link is None:
-                key = (sigma.name, sigma.holder)
-                self._seqnos[key] = max(self._seqnos.get(key, 0), route.record.seqno)
+                for name, routes in view.routes.items():
+                    for sigma in (Sigma(name, holder, cls) for holder in routes for cls in Class):
+                        self._check_circle(host, sigma)
 
     def _check_feasible(self, host: Host, view: _View, sigma: Sigma, route: Route) -> None:
-        told = view.told.get(sigma)
+        nearest = view.told.get((sigma.name, sigma.holder))
+        told = None if nearest is None else nearest[sigma.cls]
+        if told is None:
+            return
         assert route.link is not None
         assert host.peer is not None
         advert = insight.chosen_advert(host.peer, sigma, route.link)
-        if told is None or advert is None:
+        if advert is None:
             return
         first_us = view.heard.get((sigma.name, sigma.holder, told[0]))
         bound_us = 2 * min(route.record.valid_us, host.config.record_valid_us)
@@ -176,25 +184,26 @@ class Routing:
             )
 
     def _check_circle(self, host: Host, sigma: Sigma) -> None:
-        seen = [host]
+        name, holder, cls = sigma
+        links, here, seen = self._world.wires.links, host, [host]
         while True:
-            here = seen[-1]
-            view = self._views.get(here.key.public_key)
+            view = self._views.get(here.index)
             if here.peer is None or view is None or view.life != here.life:
                 return
-            route = view.routes.get(sigma.name, {}).get(sigma)
+            route = view.routes.get(name, {}).get(holder, NO_ROUTES)[cls]
             if route is None or route.link is None:
                 return
-            link = self._world.wires.links.get(route.link)
+            link = links.get(route.link)
             if link is None or not all(link.up) or here.name in self._liars:
                 return
-            onward = link.hosts[1 - link.side(here)]
-            if onward is host:
+            one, other = link.hosts
+            here = other if here is one else one
+            if here is host:
                 circle = " -> ".join(each.name for each in (*seen, host))
                 raise self._violation("S8", f"next hops to {_where(sigma)} run {circle}")
-            if onward in seen:
+            if here in seen:
                 return  # a circle further on, which was found when it closed, or is a liar's
-            seen.append(onward)
+            seen.append(here)
 
     # frames
 
@@ -208,13 +217,10 @@ class Routing:
             self._records[sealed] = record
         return self._records[sealed]
 
-    def _hear(self, host: Host, view: _View, frame: Any) -> set[str]:
+    def _hear(self, host: Host, view: _View, frame: Buffer) -> set[str]:
         """Remember what a host was told; return the names that it was about."""
         names = set[str]()
-        try:
-            update = decode_frame(frame)
-        except PacketError:
-            return names
+        update = self._frames.read(frame)
         if not isinstance(update, Update) or type(update.body) is not list:
             return names
         for entry in update.body:
@@ -231,8 +237,8 @@ class Routing:
                         view.heard.setdefault((*source, record.seqno), now_us)
         return names
 
-    def _said(self, host: Host, view: _View, frame: Any) -> None:
-        message = decode_frame(frame)
+    def _said(self, host: Host, view: _View, frame: Buffer) -> None:
+        message = self._frames.read(frame)
         if isinstance(message, SeqnoRequest):
             view.entries += 1
             self.entries += 1
@@ -281,21 +287,21 @@ class Routing:
                 f"its holder's is {highest}",
             )
         self._check_age(host, view, record)
-        for cls in Class:
-            metric = metrics[cls]
+        assert host.peer is not None
+        limits = insight.feasibility(host.peer, *source)
+        nearest = view.told.setdefault(source, by_class())
+        for cls, metric in enumerate(metrics):
             if metric is None:
                 continue
-            sigma = Sigma(record.name, record.holder, cls)
-            said, told = (record.seqno, metric), view.told.get(sigma)
+            said, told = (record.seqno, metric), nearest[cls]
             if told is None or is_nearer(said, told):
-                told = view.told[sigma] = said
-            assert host.peer is not None
-            limit = insight.feasibility(host.peer, sigma)
+                told = nearest[cls] = said
+            limit = limits[cls]
             if limit is None or is_nearer(told, limit):
                 raise self._violation(
                     "S9",
-                    f"{host.name} told {told} of {_where(sigma)} and its feasibility distance is "
-                    f"{limit}",
+                    f"{host.name} told {told} of {_where(Sigma(*source, cls))} and its feasibility "
+                    f"distance is {limit}",
                 )
 
     def _ask_holder(self, source: tuple[str, bytes]) -> int | None:
@@ -325,6 +331,16 @@ class Routing:
 
     def _violation(self, name: str, text: str) -> Violation:
         return Violation(f"{name}: {text}, at {self._world.now_us / 1e6:.6f} s")
+
+
+def _has_moved(old: Route | None, now: Route | None) -> bool:
+    """Say whether a selected route is another one, or none any more.
+
+    A newer seqno over the same way is no change: who asks for one needs a reason.
+    """
+    if old is None or now is None:
+        return old is not now
+    return (old.link, old.metric) != (now.link, now.metric)
 
 
 def _where(sigma: Sigma) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mfd.core.custody import Role
-from mfd.core.effects import Effect
+from mfd.core.effects import Effect, Send
 from mfd.core.events import Event
 from mfd.sim import insight
 from mfd.sim.checks.admission import Admission
@@ -68,11 +68,12 @@ class Watch:
             every = not self._world.events % READ_EVENTS
             self.custody.read(self._world.hosts.values() if every else [host])
         self.looked += 1
-        self.routing(host, event, effects)
+        said = [effect for effect in effects if type(effect) is Send]
+        self.routing(host, event, said)
         if host.name not in self._liars:
-            self.custody.look(host, event, effects)
-            self.circuits(host, event, effects)
-            self.members(host, event, effects)
+            self.custody.look(host, event, said)
+            self.circuits(host, event, said)
+            self.members(host, event, said)
             self.shares(host, effects)
             turn = self._looks[host.index] = self._looks.get(host.index, 0) + 1
             if not turn % LOOK_EVENTS:
