@@ -3,7 +3,7 @@
     NONE -> HELD -> OWN -> SHADOW -> RELEASED          the hand-over
             OWN -> DONE                                 home again
             OWN -> FENCED                               a newer epoch exists
-            SHADOW -> OWN                               re-issue, in an epoch of its own
+            SHADOW, FENCED -> OWN                       re-issue, in an epoch of its own
 
 Rules of this file: transitions are functions of a record and a message; none of them acts. Whoever
 changes a record makes it durable before promising anything. (epoch, hop) never goes down.
@@ -67,7 +67,8 @@ class Role(Enum):
     DONE = "done"
 
 
-_OWN, _SHADOW, _RELEASED = Role.OWN, Role.SHADOW, Role.RELEASED  # asked for after every event
+# asked for after every event
+_OWN, _SHADOW, _RELEASED, _FENCED = Role.OWN, Role.SHADOW, Role.RELEASED, Role.FENCED
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ class Walker:
     version: Version | None = None  # owned, shadowed, or kept since
     cache: Version | None = None  # got for an errand
     held: Held | None = None
-    certificates: tuple[bytes, ...] = ()  # sealed, newest first, at most two
+    certificates: tuple[bytes, ...] = ()  # sealed, newest first: two, and core.epochs' third
     high_water: Position = (0, b"", 0)
     # transient
     siblings: tuple[Version, ...] = ()  # versions about to be merged
@@ -303,6 +304,6 @@ def shadows_after(walker: Walker, me: bytes, unreleased: tuple[bytes, ...]) -> t
 def must_be_found(walker: Walker, me: bytes) -> bool:
     """Say whether somebody has to find this peer: as owner, shadow, next custodian or home."""
     role = walker.role
-    if role is _OWN or role is _SHADOW or walker.held is not None:
+    if role is _OWN or role is _SHADOW or role is _FENCED or walker.held is not None:
         return True
     return role is _RELEASED and walker.plan.home == me

@@ -12,16 +12,12 @@ Source: spec/custody.md, section "Leases".
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
-from mfd.core.certificates import (
-    Certificate,
-    follows,
-    open_certificate,
-    seal_certificate,
-)
+from mfd.core import epochs
+from mfd.core.certificates import Certificate, open_certificate, seal_certificate
 from mfd.core.context import Context, Timer
 from mfd.core.courier import Courier
 from mfd.core.custody import EPOCH_MAX, Role, Walker
@@ -32,6 +28,7 @@ from mfd.packet.objects import object_digest
 __all__ = ["Leases", "Reissuer"]
 
 PROBE_US = 1_000_000  # time for an answer before a re-issue
+SAVED_US = 1_000_000  # by then what the disk was asked for is done
 SENT_MAX = 16  # unacknowledged PROGRESS remembered
 
 
@@ -80,9 +77,7 @@ class Leases:
         walker.lease = _Lease()
 
     def _newest(self, walker: Walker) -> Certificate | None:
-        if not walker.certificates:
-            return None
-        return open_certificate(walker.certificates[0], self._ctx.verify)
+        return epochs.newest(walker, self._ctx.verify)
 
     # owner
 
@@ -181,15 +176,38 @@ class Leases:
     # shadow
 
     def watch(self, walker: Walker) -> None:
-        """This peer is a shadow: expect PROGRESS."""
+        """This peer keeps a copy: expect PROGRESS, or ask for it where nobody would send it."""
         self._stop(walker)
         newest = self._newest(walker)
-        if newest is not None and (self._ctx.me in newest.shadows):
-            patience_us = newest.lease_us * (newest.shadows.index(self._ctx.me) + 1)
-            quiet_us = newest.lease_us * 2 // 3  # two PROGRESS have not come
-            self._of(walker).timer = self._ctx.after(
-                quiet_us, partial(self._silent, walker, newest, patience_us - quiet_us)
-            )
+        if newest is None or newest.position != walker.high_water:
+            return  # fenced by certificates that were not kept
+        if epochs.is_stray(newest, self._ctx.me):
+            if epochs.claim(walker, self._ctx.me, self._ctx.verify) is not None:
+                self._ask_later(walker, newest, epochs.rank(newest, self._ctx.me))
+            return
+        patience_us = newest.lease_us * epochs.rank(newest, self._ctx.me)
+        quiet_us = newest.lease_us * 2 // 3  # two PROGRESS have not come
+        self._of(walker).timer = self._ctx.after(
+            quiet_us, partial(self._silent, walker, newest, patience_us - quiet_us)
+        )
+
+    def _ask_later(self, walker: Walker, newest: Certificate, turns: int) -> None:
+        ask = partial(self._ask, walker, newest, turns)
+        self._of(walker).timer = self._ctx.after(newest.lease_us, ask)
+
+    def _ask(self, walker: Walker, newest: Certificate, turns: int) -> None:
+        """A stray asks once a lease; whatever it hears begins its watch anew."""
+        digest = object_digest(walker.certificates[0])
+        self._courier.send(newest.target, Kind.RECLAIM, walker.id, digest)
+        if turns > 1:
+            self._ask_later(walker, newest, turns - 1)
+        else:
+            self._wait(walker, newest, lambda: self._silent(walker, newest, 0))
+
+    def _wait(self, walker: Walker, newest: Certificate, then: Callable[[], None]) -> None:
+        """Give an answer time before the next step is taken."""
+        wait_us = max(newest.lease_us // 4, PROBE_US)
+        self._of(walker).timer = self._ctx.after(wait_us, then)
 
     def _silent(self, walker: Walker, newest: Certificate, rest_us: int) -> None:
         """Say early that something may be wrong; act only when the patience is over."""
@@ -207,7 +225,7 @@ class Leases:
         newest = self._newest(walker)
         if position == high_water and newest is not None and newest.target != message.sender:
             return  # not from whom this position was granted to
-        if walker.role is Role.SHADOW and later:
+        if walker.role in epochs.KEEPERS and later:
             if walker.saving:
                 return
             self._courier.send(message.sender, Kind.PROGRESS_ACK, walker.id, count)
@@ -215,7 +233,10 @@ class Leases:
             return
         if later:
             return  # we own nothing of it and know of nothing newer
-        self._courier.send(message.sender, Kind.STALE, walker.id, list(walker.certificates))
+        self._show(walker, message.sender)
+
+    def _show(self, walker: Walker, peer: bytes) -> None:
+        self._courier.send(peer, Kind.STALE, walker.id, list(walker.certificates[:2]))
 
     def on_release(self, message: Message) -> None:
         """The owner is two hand-overs on, or home: let go, durably, and say so.
@@ -227,59 +248,67 @@ class Leases:
         if walker is None or not chain:
             return
         newest = open_certificate(chain[0], self._ctx.verify)
-        answer = partial(
-            self._courier.send,
-            message.sender,
-            Kind.RELEASED,
-            walker_id,
-            object_digest(chain[0]),
-        )
+        digest, send = object_digest(chain[0]), self._courier.send
+        answer = partial(send, message.sender, Kind.RELEASED, walker_id, digest)
         if newest.walker != walker_id or newest.target != message.sender:
             return
         if walker.saving:
             return  # it is asked again
-        if walker.role is not Role.SHADOW:
+        if walker.role not in epochs.KEEPERS:
             if walker.high_water <= newest.position:
                 answer()
             return
         mine = walker.certificates[0] == chain[0]
-        if not mine and not self._proves(newest, chain, walker):
+        if not mine and not epochs.proves(chain, walker, self._ctx.verify):
             return
         self._stop(walker)
-        walker.role = Role.RELEASED
+        fenced, walker.role = walker.role is Role.FENCED, Role.RELEASED
         walker.high_water = newest.position if not mine else walker.high_water
-        walker.activity = ""
+        walker.activity = walker.activity if fenced else ""
         self._walkers.save(walker, then=answer)
 
     def _expired(self, walker: Walker) -> None:
         """Ask whom we handed to: it may know that the walker is two hand-overs on."""
         newest = self._newest(walker)
-        if walker.role is not Role.SHADOW or newest is None:
+        if walker.role not in epochs.KEEPERS or newest is None:
             return
         digest = object_digest(walker.certificates[0])
-        nearer = newest.shadows[: newest.shadows.index(self._ctx.me)]  # they re-issue before us
+        nearer = newest.shadows[: epochs.rank(newest, self._ctx.me) - 1]  # they act before us
         for peer in (newest.target, *nearer):
             self._courier.send(peer, Kind.RECLAIM, walker.id, digest)
         self.broadcast(Kind.RECLAIM, walker.id, digest)  # no relay can hide the owner from us
-        patience_us = max(newest.lease_us // 4, PROBE_US)
-        self._of(walker).timer = self._ctx.after(patience_us, partial(self._lost, walker))
+        self._wait(walker, newest, lambda: self._lost(walker))
 
     def on_reclaim(self, message: Message) -> None:
         """A shadow has heard nothing: answer with a sign of life, or with what is newer."""
         walker = self._walkers.get(message.body[0])
         if walker is None or not walker.certificates:
             return
-        if walker.role is Role.OWN and message.sender in self._of(walker).unreleased:
-            if message.body[1] != object_digest(walker.certificates[0]):
-                self._courier.send(message.sender, Kind.STALE, walker.id, list(walker.certificates))
-            self.renew(walker)
+        if walker.role is Role.OWN:
+            self._answer(walker, message.sender, message.body[1])
         elif walker.role is Role.DONE and not walker.saving:
             self._courier.send(message.sender, Kind.RELEASE, walker.id, list(walker.certificates))
         else:
-            self._courier.send(message.sender, Kind.STALE, walker.id, list(walker.certificates))
+            self._show(walker, message.sender)
+
+    def _answer(self, walker: Walker, peer: bytes, known: bytes) -> None:
+        """An owner lives; who keeps a copy that is not counted may drop it if others are kept."""
+        lease = self._of(walker)
+        named = peer in lease.unreleased
+        enough = len(lease.unreleased) >= walker.identity.genesis.copies - 1
+        if not named and enough and not walker.saving and not self.lapsed(walker):
+            self._courier.send(peer, Kind.RELEASE, walker.id, list(walker.certificates))
+            return
+        if known != object_digest(walker.certificates[0]):
+            self._show(walker, peer)
+        if named:
+            self.renew(walker)
+        elif walker.version is not None and not self._walkers.broken:
+            position, seq = list(walker.high_water), walker.version.manifest.seq
+            self._courier.send(peer, Kind.PROGRESS, walker.id, 0, seq, 0, position)
 
     def _lost(self, walker: Walker) -> None:
-        if walker.role is not Role.SHADOW:
+        if walker.role not in epochs.KEEPERS:
             return
         newest = self._newest(walker)
         assert newest is not None
@@ -291,32 +320,17 @@ class Leases:
         self._reissue(walker, newest, f"{lost.hex()[:12]} has been silent for a lease")
 
     def _reissue(self, walker: Walker, newest: Certificate, reason: str) -> None:
-        """Issue the next epoch to ourselves, durably, and go on.
-
-        The shadows farther than we are keep their copies: they would have had their turn after us.
-        """
-        me, rest, was_owner = self._ctx.me, newest.shadows, walker.role is Role.OWN
-        nearest = 0 if was_owner else rest.index(me)  # of an owner's shadows the nearest is silent
-        certificate = Certificate(
-            walker=walker.id,
-            epoch=(newest.epoch[0] + 1, self._ctx.me),
-            hop=0,
-            revision=0,
-            source=self._ctx.me,
-            target=self._ctx.me,
-            manifest=walker.version.digest if walker.version else b"",
-            previous=object_digest(walker.certificates[0]),
-            stored=b"",
-            shadows=tuple(peer for peer in rest[nearest + 1 :] if peer != me),
-            released=(),
-            nonce=b"",
-            lease_us=self._ctx.config.lease_us,
-        )
+        """Issue the next epoch to ourselves, durably, and go on."""
+        was_owner = walker.role is Role.OWN
+        ctx = self._ctx
+        certificate, before = epochs.next_epoch(walker, ctx.me, ctx.config.lease_us, ctx.verify)
         record = seal_certificate(certificate, self._ctx.signer)
+        if walker.role is Role.FENCED and walker.version is not None:
+            walker.version = replace(walker.version)  # what was begun before the fence is void
         self._stop(walker)
         walker.role = Role.OWN
         walker.high_water = certificate.position
-        walker.certificates = (record, walker.certificates[0])
+        walker.certificates = (record, before)
         self._ctx.report(
             "reissued",
             walker=walker.id.hex(),
@@ -347,50 +361,39 @@ class Leases:
     # fencing
 
     def on_stale(self, message: Message) -> None:
-        """Somebody shows newer certificates: an owner's branch is over, a shadow learns its rank.
+        """Somebody shows newer certificates: an owner's branch is over, a keeper learns its rank.
 
         Raises: PacketError for certificates that do not verify.
         """
         walker_id, chain = message.body
         walker = self._walkers.get(walker_id)
-        if walker is None or not chain or not walker.certificates or walker.saving:
+        if walker is None or not chain or walker.role not in (Role.OWN, *epochs.KEEPERS):
             return
-        newest = open_certificate(chain[0], self._ctx.verify)
-        if newest.walker != walker_id or not self._proves(newest, chain, walker):
+        if not epochs.proves(chain, walker, self._ctx.verify) or self._walkers.broken:
             return
-        if walker.role is Role.SHADOW:
-            walker.certificates = (chain[0], walker.certificates[0])
-            walker.high_water = newest.position
-            self._walkers.save(walker, then=partial(self.watch, walker))
+        if walker.saving:
+            self._ctx.after(SAVED_US, partial(self.on_stale, message))  # a rumour comes but once
         elif walker.role is Role.OWN:
-            self._fence(walker, newest)
+            self._fence(walker, chain)
+        else:
+            self._take(walker, chain)
 
-    def _proves(self, newest: Certificate, chain: list[bytes], walker: Walker) -> bool:
-        """Whether a chain is newer than ours and hangs on to it, directly or by one link more."""
-        mine = self._newest(walker)
-        assert mine is not None
-        if newest.position <= mine.position:
-            return False
-        if walker.role is Role.OWN and newest.epoch == mine.epoch:
-            return False  # within its epoch an owner is only followed by whom it granted to
-        if follows(newest, mine, walker.certificates[0]):
-            return True
-        if len(chain) < 2:
-            return False
-        older = open_certificate(chain[1], self._ctx.verify)
-        sibling = chain[1] in walker.certificates  # both were re-issued from the same hand-over
-        later = older.walker == walker.id and (sibling or older.position >= mine.position)
-        return later and follows(newest, older, chain[1])
-
-    def _fence(self, walker: Walker, newest: Certificate) -> None:
+    def _take(self, walker: Walker, chain: list[bytes]) -> None:
         self._stop(walker)
-        walker.role = Role.FENCED
-        walker.high_water = newest.position
-        walker.busy = False
-        walker.activity = (
-            f"fenced: epoch {newest.epoch[0]} was issued by {newest.source.hex()[:12]}"
-        )
-        self._ctx.report(
-            "fenced", walker=walker.id.hex(), epoch=newest.epoch[0], reason=walker.activity
-        )
-        self._walkers.save(walker, then=partial(self.reissuer.fenced, walker))
+        walker.certificates = epochs.shown(walker, chain, self._ctx.me, self._ctx.verify)
+        walker.high_water = open_certificate(chain[0], self._ctx.verify).position
+        self._walkers.save(walker, then=partial(self._taken, walker))
+
+    def _taken(self, walker: Walker) -> None:
+        if walker.role is Role.FENCED:
+            self.reissuer.fenced(walker)
+        if walker.role in epochs.KEEPERS:
+            self.watch(walker)
+
+    def _fence(self, walker: Walker, chain: list[bytes]) -> None:
+        newest = open_certificate(chain[0], self._ctx.verify)
+        epoch, source = newest.epoch[0], newest.source.hex()[:12]
+        walker.role, walker.busy = Role.FENCED, False
+        walker.activity = f"fenced: epoch {epoch} was issued by {source}"
+        self._ctx.report("fenced", walker=walker.id.hex(), epoch=epoch, reason=walker.activity)
+        self._take(walker, chain)

@@ -23,6 +23,7 @@ from mfd.core.custody import (
     why_not_granted,
     why_refuse,
 )
+from mfd.core.epochs import KEEPERS
 from mfd.core.exchange import Exchange
 from mfd.core.handover import BUSY, PARTS, STALE, UNFIT
 from mfd.core.lease import Leases
@@ -101,7 +102,7 @@ class Reception:
         if refusal is not None:
             self._refuse(message, *refusal)
             if refusal[0] == STALE:
-                chain = walker.certificates
+                chain = walker.certificates[:2]
                 self._courier.send(message.sender, Kind.STALE, walker.id, list(chain))
             return
         nonce = self._ctx.dice.bytes(16)
@@ -269,7 +270,7 @@ class Reception:
         """After a restart: go on where the record says."""
         if walker.held is not None:
             self._say_stored(walker, walker.held, RESEND_US)
-        if walker.role is Role.SHADOW:
+        if walker.role in KEEPERS:
             self._leases.watch(walker)
         elif walker.role is Role.OWN:
             self._leases.own(walker)

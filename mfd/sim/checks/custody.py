@@ -38,7 +38,7 @@ from mfd.sim.world import Host, World
 __all__ = ["Custody", "Violation"]
 
 OWNERS = ("own", "done")
-COPIES = ("own", "done", "shadow")
+COPIES = ("own", "done", "shadow", "fenced")
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,9 +369,8 @@ class Custody:
             older = self._open(chain[1]) if len(chain) > 1 else None
         except PacketError:
             return
-        sibling = older is not None and chain[1] in row.certificates
         proven = follows(newest, mine, row.certificates[0]) or (
-            older is not None and sibling and follows(newest, older, chain[1])
+            older is not None and follows(newest, older, chain[1])
         )
         if newest.epoch > mine.epoch and proven:
             self._fences[host.name, host.life, walker_id] = newest.epoch
