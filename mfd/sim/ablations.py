@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mfd.core.meeting as meeting_module
 import mfd.core.peer as peer_module
-from mfd.core import ways
+from mfd.core import epochs, ways
 from mfd.core.choice import Choice
 from mfd.core.commits import Commits
 from mfd.core.context import Dice
@@ -48,6 +48,11 @@ PARTITION = {
     "faults": "partition@3s-18s=0.5",
     "config": {"lease_us": 3_000_000},
 }
+SPLITS = {**PARTITION, "walkers": 4, "training": 1.0, "seconds": 40.0, "calm": 60.0}
+HALVES = (
+    "partition@2s-9s=0.5,partition@12s-18s=0.5",
+    "partition@2s-20s=0.5,partition@22s-39s=0.5",
+)
 
 ABLATIONS: tuple[Ablation, ...] = (
     Ablation(
@@ -275,6 +280,20 @@ ABLATIONS: tuple[Ablation, ...] = (
         },
         around=DEAF,
         seeds=(8, 1, 2, 3, 4, 5, 6, 7),
+    ),
+    Ablation(
+        "a copy that no certificate names is not watched",
+        ("L1",),
+        ((epochs, "claim", breaking.nothing),),
+        {**SPLITS, "seconds": 24.0, "faults": f"{HALVES[0]},amnesia=3"},
+        seeds=(10, 1, 2, 3, 4, 5, 6, 7),
+    ),
+    Ablation(
+        "a fence is believed near the fork alone",
+        ("S11", "L5"),
+        ((epochs, "proves", breaking.near),),
+        {**SPLITS, "faults": f"{HALVES[1]},crash=1", "config": {"lease_us": 2_000_000}},
+        seeds=(7, 1, 2, 3, 4, 5, 6, 8),
     ),
     Ablation(
         "a restart remembers no walkers",

@@ -11,12 +11,12 @@ from typing import Any
 
 from blake3 import blake3
 
-from mfd.core import ways
+from mfd.core import epochs, ways
 from mfd.core.ages import Ages
 from mfd.core.certificates import open_certificate, seal_certificate
 from mfd.core.commits import Commits
 from mfd.core.context import Dice
-from mfd.core.custody import Role
+from mfd.core.custody import Role, Walker
 from mfd.core.frames import SeqnoRequest, decode_frame
 from mfd.core.handover import BUSY, Handover
 from mfd.core.messages import Kind
@@ -30,6 +30,7 @@ from mfd.core.sources import open_record
 from mfd.core.transfer import Circuits
 from mfd.core.views import Views
 from mfd.core.walkers import Walkers
+from mfd.packet.signing import Verifier
 
 __all__ = [
     "announce_only_once",
@@ -44,6 +45,7 @@ __all__ = [
     "generous",
     "idle_unbound",
     "impatient",
+    "near",
     "never_expire",
     "never_sure",
     "nothing",
@@ -189,6 +191,17 @@ def without_mark(method: Callable[..., None]) -> Callable[..., None]:
                 walker.high_water = mark
 
     return call
+
+
+_proves = epochs.proves
+
+
+def near(chain: Sequence[bytes], walker: Walker, verify: Verifier) -> bool:
+    """Believe newer certificates only where the receiver's own branch leads to the second one."""
+    if not _proves(chain, walker, verify):
+        return False
+    older = open_certificate(chain[-1], verify)
+    return chain[-1] in walker.certificates or older.position >= walker.high_water
 
 
 def favouring(reception: Reception, walker: Any, position: Any) -> Any:
