@@ -225,7 +225,7 @@ class Leases:
         newest = self._newest(walker)
         if position == high_water and newest is not None and newest.target != message.sender:
             return  # not from whom this position was granted to
-        if walker.role in epochs.KEEPERS and later:
+        if walker.role in epochs.KEEPERS and walker.certificates and later:
             if walker.saving:
                 return
             self._courier.send(message.sender, Kind.PROGRESS_ACK, walker.id, count)
@@ -250,11 +250,9 @@ class Leases:
         newest = open_certificate(chain[0], self._ctx.verify)
         digest, send = object_digest(chain[0]), self._courier.send
         answer = partial(send, message.sender, Kind.RELEASED, walker_id, digest)
-        if newest.walker != walker_id or newest.target != message.sender:
-            return
-        if walker.saving:
-            return  # it is asked again
-        if walker.role not in epochs.KEEPERS:
+        if newest.walker != walker_id or newest.target != message.sender or walker.saving:
+            return  # while it is being saved: it is asked again
+        if walker.role not in epochs.KEEPERS or not walker.certificates:
             if walker.high_water <= newest.position:
                 answer()
             return
@@ -262,9 +260,11 @@ class Leases:
         if not mine and not epochs.proves(chain, walker, self._ctx.verify):
             return
         self._stop(walker)
-        fenced, walker.role = walker.role is Role.FENCED, Role.RELEASED
         walker.high_water = newest.position if not mine else walker.high_water
-        walker.activity = walker.activity if fenced else ""
+        if walker.role is Role.FENCED:
+            walker.certificates = ()  # its branch stays, and nobody counts on it
+        else:
+            walker.role, walker.activity = Role.RELEASED, ""
         self._walkers.save(walker, then=answer)
 
     def _expired(self, walker: Walker) -> None:

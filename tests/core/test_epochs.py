@@ -88,7 +88,7 @@ def test_one_lost_disk_of_two_loses_no_walker(
 ) -> None:
     """Who issued the epoch named no shadow and loses its disk: a fenced owner or a shadow goes on.
 
-    Rules: C-22, C-39, C-40
+    Rules: C-22, C-42, C-40
     """
     world, custody = forked(edges, monkeypatch)
     others = [h for n, h in world.hosts.items() if n != "a"]
@@ -104,7 +104,7 @@ def test_one_lost_disk_of_two_loses_no_walker(
 def test_an_owner_without_copies_keeps_the_strays() -> None:
     """Asked once a lease, it answers: nobody drops a copy, nobody begins an epoch.
 
-    Rules: C-39, C-41
+    Rules: C-42, C-41
     """
     with pytest.MonkeyPatch.context() as patch:
         world, _ = forked(TRIANGLE, patch)
@@ -114,7 +114,7 @@ def test_an_owner_without_copies_keeps_the_strays() -> None:
 
 
 def test_strays_are_released_once_copies_are_kept_elsewhere() -> None:
-    """Rules: C-25, C-40, C-41"""
+    """Rules: C-25, C-41"""
     with pytest.MonkeyPatch.context() as patch:
         world, _ = forked(TRIANGLE, patch)
     home = world.hosts["a"]
@@ -122,6 +122,25 @@ def test_strays_are_released_once_copies_are_kept_elsewhere() -> None:
     world.run(seconds=4 * LEASE_US / 1e6)
     assert sorted(role(h).value for h in world.hosts.values()) == ["done", "released", "released"]
     assert sum(len(reports(h, "reissued")) for h in world.hosts.values()) == 1
+
+
+def test_a_released_branch_stays_and_watches_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules: C-40"""
+    world, _ = forked(PAIR, monkeypatch)
+    home, other = world.hosts["a"], world.hosts["b"]
+    known = walker(home)
+    me = other.key.public_key
+    home.peer._courier.send(me, Kind.RELEASE, known.id, list(known.certificates))
+    world.happen(home, Ticked())
+    world.run(seconds=0.5)
+    assert walker(other).certificates == ()
+    world.kill(home)
+    world.kill(other)
+    world.start(other)
+    world.run(seconds=5 * LEASE_US / 1e6)
+    assert role(other) is Role.FENCED
+    assert walker(other).high_water[0] == 1
+    assert walker(other).version is not None
 
 
 def test_a_rumour_is_not_lost_on_a_row_that_is_being_saved() -> None:
@@ -185,7 +204,7 @@ def test_of_branches_that_forked_long_ago_the_higher_one_is_believed() -> None:
 def test_a_stray_keeps_what_entitles_it(kind: Role) -> None:
     """However many epochs it is shown that do not name it, it may follow the one that does.
 
-    Rules: C-06, C-39
+    Rules: C-06, C-42
     """
     me = C.public_key if kind is Role.FENCED else B.public_key
     known = row(kind, NEXT_RECORD, FIRST_RECORD)  # B has handed on to C
@@ -205,7 +224,7 @@ def test_a_stray_keeps_what_entitles_it(kind: Role) -> None:
 
 
 def test_who_is_named_has_its_turn_before_a_stray() -> None:
-    """Rules: C-22, C-39"""
+    """Rules: C-22, C-42"""
     named = replace(NEXT, shadows=(B.public_key, A.public_key))
     assert [epochs.rank(named, k.public_key) for k in (B, A, D)] == [1, 2, 3]
     known = row(Role.SHADOW, seal_certificate(named, B), FIRST_RECORD)
