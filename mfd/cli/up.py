@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -33,7 +35,7 @@ def up(path: Path, *, emulate: bool, folder: Path | None, as_json: bool) -> None
     if problems:
         raise Misuse(f"{path}: {problems[0]}")
     place = folder or Path("mfd-up") / path.stem
-    with Fleet(topology, place, {"threads": 1}, emulate=emulate) as fleet:
+    with Fleet(topology, place, {"threads": 1}, emulate=emulate) as fleet, _stoppable():
         _tell(fleet, place, emulate=emulate, as_json=as_json)
         _wait(fleet)
 
@@ -91,15 +93,21 @@ def _stop(number: int, _: FrameType | None) -> None:
     raise _Stopped(number)
 
 
-def _wait(fleet: Fleet) -> None:
-    """Return when the user stops us. Raises: CommandError."""
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Take Ctrl-C and SIGTERM for a good end, from the first line that is printed on."""
     usual = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        while not (ended := fleet.ended()):
-            time.sleep(LOOK_SECONDS)
-        raise CommandError(ended[0].why_ended())
+        yield
     except _Stopped:
         return
     finally:
         for number, handler in usual.items():
             signal.signal(number, handler)
+
+
+def _wait(fleet: Fleet) -> None:
+    """Wait for a peer to end by itself. Raises: CommandError."""
+    while not (ended := fleet.ended()):
+        time.sleep(LOOK_SECONDS)
+    raise CommandError(ended[0].why_ended())

@@ -339,15 +339,15 @@ def test_a_plan_that_teaches_residents_is_compared_too(tmp_path: Path) -> None:
 def test_a_run_that_fails_is_told_and_the_others_are_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A model whose head has fewer classes than the data."""
-    small = tmp_path / "small.toml"
-    small.write_text('mode = "walk"\nlaps = 1\n[recipe]\nzoo = "mlp"\ninputs = [4]\nclasses = 2\n')
+    """Learning that explodes at every holder."""
+    wild = tmp_path / "wild.toml"
+    wild.write_text('mode = "walk"\n[learn]\noptimizer = "sgd"\nlr = 100.0\nclip = 0.0\n')
     args = ("--data", "sklearn:iris", "--topology", "line:2", "--laps", "1", "--set", "epochs=1")
-    assert compare(tmp_path, str(small), "walk", *args) == 1
+    assert compare(tmp_path, str(wild), "walk", *args) == 1
     told = capsys.readouterr()
     assert "could not learn" in told.err
     assert re.search(r"walk-1 +accuracy", told.out)
-    assert "small-1: failed: " in (tmp_path / "a/report.html").read_text()
+    assert "wild-1: failed: " in (tmp_path / "a/report.html").read_text()
 
 
 def test_the_device_model_decides_the_time(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mfd.cli.errors import CommandError, Misuse
+from mfd.cli.plans import make_plan
 from mfd.cli.saving import open_model, save
 from mfd.cli.sending import build, make_walker, user_key
 from mfd.net.injection import InjectionReader
@@ -98,9 +99,9 @@ def test_a_walker_is_signed_and_whole(tmp_path: Path) -> None:
 
 def test_wrong_options_of_learning_are_found_before_the_journey() -> None:
     pytest.importorskip("torch")
-    plan = Plan(recipe=RECIPE, names=("a",), home=bytes(32), learn={"epoch": 3})
-    with pytest.raises(Misuse, match="epochs"):
-        make_walker(build(RECIPE), plan, KEYS)
+    table = {"recipe": RECIPE, "names": ["a"], "learn": {"epoch": 3}}
+    with pytest.raises(Misuse, match="did you mean 'epochs'"):
+        make_plan(table, home=bytes(32))
 
 
 def test_init_must_fit_the_recipe(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_measure_counts_by_hand(pictures: Holding) -> None:
 @pytest.mark.parametrize(
     ("learn", "words"),
     [
-        ({"epoch": 1}, "no 'epoch'; it has epochs"),
+        ({"epoch": 1}, "no 'epoch'; did you mean 'epochs'? It has epochs, steps"),
         ({"epochs": "2"}, "epochs is a float, not '2'"),
         ({"batch": 3.5}, "batch is a int"),
         ({"batch": 0}, "batch must be above 0"),
