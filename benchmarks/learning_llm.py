@@ -169,8 +169,8 @@ def shakespeare(sizes: Sizes, seed: int) -> Task:
         recipe, windows(first, sizes.first, np.random.default_rng(1)), len(alphabet), sizes
     )
     lora = {"r": 8, "alpha": 16, "targets": ["c_attn", "c_fc", "c_proj"]}
-    faster = {"lora": 5, "snake-lora": 5}  # snake 3 was worse than 1
-    return Task(recipe, model, shards, test, len(alphabet), 2e-3, lora, faster=faster)
+    faster = {"snake": 0.2, "lora": 5, "snake-lora": 5}  # snake 0.4, 1 and 3 were worse
+    return Task(recipe, model, shards, test, len(alphabet), 2e-3, lora, 0, "stop", faster)
 
 
 LENGTH = 64
