@@ -37,6 +37,7 @@ CERTIFICATE_DOMAIN = "mfd.certificate.v1"
 GENESIS_BYTES_MAX = 1024
 CERTIFICATE_BYTES_MAX = 2048
 SHADOWS_MAX = 4
+EPOCHS_SKIPPED_MAX = 1 << 10
 REISSUE = ("auto", "manual", "never")
 
 Epoch = tuple[int, bytes]  # (counter, issuer id): totally ordered, never reused
@@ -190,7 +191,8 @@ def follows(newer: Certificate, older: Certificate, older_record: bytes) -> bool
     if newer.epoch == older.epoch:
         return newer.source == older.target and newer.hop == older.hop + 1
     entitled = newer.source == older.target or newer.source in older.shadows
-    later = newer.epoch[0] > older.epoch[0]  # others may have issued epochs between the two
+    # others may have issued epochs between the two; a liar must not use all counters up
+    later = 0 < newer.epoch[0] - older.epoch[0] <= EPOCHS_SKIPPED_MAX
     right = later and newer.epoch[1] == newer.source and newer.hop == 0
     return entitled and right and newer.target == newer.source
 

@@ -143,6 +143,8 @@ def test_a_re_issue_follows_by_owner_or_shadow_alone(signer: SimKey, right: bool
     assert follows(reissue(signer), FIRST, FIRST_RECORD) is right
     later = reissue(signer, epoch=(7, signer.public_key))  # others issued epochs in between
     assert follows(later, FIRST, FIRST_RECORD) is right
+    wild = reissue(signer, epoch=(1 << 20, signer.public_key))
+    assert not follows(wild, FIRST, FIRST_RECORD), "it would use up the counters"
 
 
 @pytest.mark.parametrize(
