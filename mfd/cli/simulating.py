@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import multiprocessing
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,8 @@ from time import perf_counter, process_time
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -33,9 +36,11 @@ __all__ = ["sim", "simulate"]
 
 TIMERS: dict[str, dict[str, Any]] = {"default": {}, "quick": SWARM_CONFIG}
 JOBS_MAX = 256
+ENGINES = ("processes", "ray")
 LEASES = 4  # that a walker may need to come home after the trouble
 SHOWN_FAILURES = 20
-ONE_RUN = ("--seed", "--seeds", "--jobs", "--trace")  # with a value; not of what is run again
+# with a value; not of what is run again
+ONE_RUN = ("--seed", "--seeds", "--jobs", "--engine", "--trace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class Order:
     trace: Path | None
     seeds: int
     jobs: int
+    engine: str
     as_json: bool
 
 
@@ -136,11 +142,17 @@ def sim(
     trace: Annotated[Path | None, typer.Option(help="Write every event: mfd replay.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="So many, from --seed on.")] = 1,
     jobs: Annotated[int, typer.Option(min=1, max=JOBS_MAX, help="Processes for them.")] = 1,
+    engine: Annotated[
+        str,
+        typer.Option(help="processes here; ray: a Ray cluster (RAY_ADDRESS; without it, here)."),
+    ] = "processes",
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Run peers in an invented world with faults, and check that nothing breaks."""
     flags = {name: value for name, value in locals().items() if name != "ctx"}
     order = Order(**flags)
+    if engine not in ENGINES:
+        raise Misuse(f"--engine {engine}: {nearest(engine, ENGINES)}")
     scenario_of = _reader(order)
     again = partial(_again, list(ctx.obj))
     if order.seeds > 1:
@@ -312,7 +324,7 @@ def _campaign(
     numbers = range(order.seed, order.seed + order.seeds)
     work = partial(_seed, scenario_of, order.checks)
     start, done, failures = perf_counter(), list[Timed](), 0
-    for timed in _spread(work, numbers, order.jobs):
+    for timed in _spread(work, numbers, order):
         done.append(timed)
         if not timed.outcome.sound:
             failures += 1
@@ -332,13 +344,26 @@ def _campaign(
         )
 
 
-def _spread(work: Callable[[int], Timed], numbers: Iterable[int], jobs: int) -> Iterator[Timed]:
-    """Outcomes in the order of their seeds."""
-    if jobs == 1:
-        yield from map(work, numbers)
-        return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap(work, numbers, chunksize=1)
+def _spread(work: Callable[[int], Timed], numbers: Sequence[int], order: Order) -> Iterator[Timed]:
+    """Outcomes in the order of their seeds. Raises: Misuse where Ray is not installed."""
+    with Progress(console=Console(stderr=True), transient=True) as shown:
+        bar = shown.add_task("seeds", total=len(numbers), visible=sys.stderr.isatty())
+        if order.engine == "processes" and order.jobs == 1:
+            yield from shown.track(map(work, numbers), task_id=bar)
+            return
+        with _pool(order) as pool:
+            yield from shown.track(pool.imap(work, numbers, chunksize=1), task_id=bar)
+
+
+def _pool(order: Order) -> Any:
+    """Processes here, or in a cluster: Ray's pool is used as the library's is."""
+    if order.engine == "processes":
+        return multiprocessing.get_context("spawn").Pool(order.jobs)
+    try:
+        from ray.util.multiprocessing import Pool
+    except ImportError as exc:
+        raise Misuse("--engine ray needs Ray: pip install 'mfd[cluster]'") from exc
+    return Pool(order.jobs)
 
 
 def _show_campaign(done: list[Timed], seconds: float, order: Order) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -139,6 +142,23 @@ def test_a_broken_seed_prints_the_line_that_runs_it_again(
 def test_the_line_leaves_out_what_belongs_to_one_run() -> None:
     args = ["--swarm", "--seed", "4", "--seeds=9", "--jobs", "2", "--json", "--faults", "loss=1%"]
     assert _again(args, 11) == "mfd sim --swarm --faults loss=1% --seed 11"
+
+
+def test_a_campaign_runs_in_a_cluster(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray itself was tried by hand; what it must give is the standard library's pool."""
+    args = ["sim", "--swarm", "--peers", "6", "--seeds", "2", "--engine"]
+    monkeypatch.setitem(sys.modules, "ray.util.multiprocessing", None)
+    code, _, err = run(capsys, *args, "ray")
+    assert (code, "pip install 'mfd[cluster]'" in err) == (2, True)
+    code, _, err = run(capsys, *args, "rai")
+    assert (code, "did you mean 'ray'" in err) == (2, True)
+    cluster = SimpleNamespace(Pool=ThreadPool)
+    monkeypatch.setitem(sys.modules, "ray.util.multiprocessing", cluster)
+    code, out, _ = run(capsys, *args, "ray", "--json")
+    assert code == 0
+    assert [r["seed"] for r in json.loads(out)["runs"]] == [0, 1]
 
 
 def test_a_campaign_runs_in_processes(capsys: pytest.CaptureFixture[str]) -> None:
