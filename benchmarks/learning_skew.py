@@ -31,6 +31,7 @@ DATA = {
 }
 ROWS = [f"{data}c{classes}-k{steps}" for data in DATA for classes in (1, 2) for steps in ROUNDS]
 RATES = {"sequential": (0.001, 0.003, 0.01), "parallel": (0.01, 0.03, 0.1)}
+DIGITS_RATES = {"sequential": (0.003, 0.01, 0.03), "parallel": (0.03, 0.1, 0.3)}
 MODES = {"sequential": "walk", "parallel": "fedavg"}
 HOLDERS, PICTURES, HELD_OUT, BATCH = 10, 2_000, 1_000, 20
 COUNTS = {"digits-": 1_437}
@@ -48,7 +49,7 @@ def study_of(row: str, args: argparse.Namespace) -> Study:
     rounds = args.rounds or ROUNDS[steps] * (DIGITS_LONGER if data == "digits-" else 1)
     plans = [
         f"{side}-{rate:g}={MODES[side]}:laps={rounds},epochs={epochs},lr={rate},{LEARN}"
-        for side, rates in RATES.items()
+        for side, rates in (DIGITS_RATES if data == "digits-" else RATES).items()
         for rate in rates
     ]
     order = Order(
