@@ -14,7 +14,11 @@ from typing import Any
 
 import pytest
 
-PROGRAM = "import sys; from mfd.cli.{0} import main; sys.exit(main())"
+# a shell that starts the tests in the background has SIGINT ignored, and so would their children
+PROGRAM = (
+    "import signal, sys; signal.signal(2, signal.default_int_handler); "
+    "from mfd.cli.{0} import main; sys.exit(main())"
+)
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
