@@ -114,7 +114,7 @@ def _recover(
     judge.auto = scenario.reissue == "auto"
     settle_s = settling(replace(Config(**dict(scenario.config)), open_network=scenario.open))
     world.run(seconds=settle_s)
-    _check_routes(world, judge)
+    _check_routes(scenario, world, judge)
     if not scenario.faults.names:
         judge.check_nearest()
     judge.mark()
@@ -135,11 +135,11 @@ def _recover(
     judge.measure()
     world.run(seconds=QUIET_S)
     outcome.idle_rate = judge.check_control()
-    _check_routes(world, judge)
+    _check_routes(scenario, world, judge)
     judge.check_disks()
 
 
-def _check_routes(world: World, judge: Recovery) -> None:
+def _check_routes(scenario: Scenario, world: World, judge: Recovery) -> None:
     """L2, which a network that goes on choosing its neighbours may break for a moment, no longer.
 
     Raises: Violation.
@@ -147,6 +147,8 @@ def _check_routes(world: World, judge: Recovery) -> None:
     try:
         judge.check_routes()
     except Violation:
+        if not scenario.open:
+            raise  # there, links are given
         world.run(seconds=SLICE_S)
         judge.check_routes()
 
