@@ -42,6 +42,13 @@ ROWS: dict[str, dict[str, Any]] = {
         "layers_per_stop": 3,
         "learn": AIDED,
     },
+    "snake, full_laps 2, replay": {
+        "mode": "snake",
+        "laps": 4,
+        "full_laps": 2,
+        "layers_per_stop": 3,
+        "learn": AIDED | {"replay": 0.5},  # holders tell of their classes
+    },
     "fedavg": {"mode": "fedavg", "rounds": 20, "learn": ADJUSTED},
     "fedavg, 60 rounds": {"mode": "fedavg", "rounds": 60, "learn": ADJUSTED},
 }

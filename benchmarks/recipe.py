@@ -38,7 +38,7 @@ class World:
     def __init__(self, args: argparse.Namespace, seed: int) -> None:
         address, inputs = SETS[args.data]
         address = address.replace("{root}", args.root)
-        skew = f"&skew={args.skew}" if args.skew else ""
+        skew = "&tell=classes" + (f"&skew={args.skew}" if args.skew else "")
         parts = {
             f"part{i}": address.format(f"part={i + 1}/{args.holders}&seed={seed}{skew}")
             for i in range(args.holders)

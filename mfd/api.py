@@ -235,7 +235,9 @@ def _holdings(
     held_out = None if test is None else _arrays(test, "test")
     labels = [y for _, y in (*shards.values(), *((held_out,) if held_out else ()))]
     classes = 1 + max(int(y.max()) for y in labels)
-    held = {name: {TRAIN: Holding(x, y, classes)} for name, (x, y) in shards.items()}
+    held = {  # it is the caller's own, who may ask for replay
+        name: {TRAIN: Holding(x, y, classes, tells=True)} for name, (x, y) in shards.items()
+    }
     if held_out is not None:
         held.setdefault(home, {})[TEST] = Holding(*held_out, classes)
     return held

@@ -272,7 +272,7 @@ def _plan(text: str, base: Json, holders: int) -> tuple[str, Json]:
     table = join_plan({"laps": 6}, base, _usual(mode, base, own), own)
     table = {"min_holders": holders, "mode": mode, **table}
     try:
-        options = _shared(table["learn"]) if mode == "distill" else Options.of(table["learn"])
+        options = _shared(table["learn"]) if mode == "distill" else Options.of(table["learn"], mode)
     except LearnError as exc:
         raise Misuse(f"plan {label}: {exc}") from exc
     if options.seconds:
@@ -289,7 +289,7 @@ def _shared(learn: Mapping[str, Any]) -> Options:
     from mfd.learn.errors import LearnError
     from mfd.learn.options import Sharing
 
-    sharing, options = Sharing.of(learn)
+    sharing, options = Sharing.of(learn, "distill")
     if sharing.share != "proxy" or sharing.public:
         raise LearnError(
             'compare runs distill with share = "proxy" and without public: only a proxy answers '

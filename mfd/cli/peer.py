@@ -19,7 +19,8 @@ __all__ = ["app", "main"]
 
 Json = dict[str, Any]
 HOLD_HELP = """Offer data, as digits/train=sklearn:digits. With announce=labels among the options of
-the address, the network is told how its labels are distributed, rounded to 1/20."""
+the address, the network is told how its labels are distributed, rounded to 1/20; with
+tell=classes, models with replay take along what each class is like in the mean."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -233,9 +233,9 @@ def _check_learn(plan: Plan) -> None:
     from mfd.learn.options import Options, Sharing
 
     if plan.mode == "distill":
-        Sharing.of(plan.learn)
+        Sharing.of(plan.learn, plan.mode)
     else:
-        Options.of(plan.learn)
+        Options.of(plan.learn, plan.mode)
 
 
 def _check_optional(plan: Plan, given: Table) -> None:

@@ -16,7 +16,9 @@ Every scheme also takes `split=train|test|all` (a fixed stratified 80/20 cut; id
 published files), `limit` (so many samples of the split, labels as in the whole), `part=i/n`, and
 how parts differ, evenly at random where nothing is said: `skew` (Dirichlet alpha of labels),
 `shard` (labels a part), `quantity` (Dirichlet alpha of sizes), with a `seed`. `announce=labels`
-lets the peer tell the network how its labels are distributed, rounded to 1/20; else it does not.
+lets the peer tell the network how its labels are distributed, rounded to 1/20; `tell=classes` lets
+models take along the mean and the main variations of each class with 50 samples or more, for plans
+with replay. Without them nothing is told.
 Rules of this file: numpy only; scikit-learn is imported on use; sizes are checked before reading.
 """
 
@@ -41,7 +43,8 @@ from mfd.learn.partition import Cut, partition, partition_groups, split_indices
 __all__ = ["Address", "Holding", "check", "load", "parse"]
 
 Array = np.ndarray[Any, Any]
-SHARED = ("split", "part", "skew", "seed", "announce", "limit", "shard", "quantity")
+TOLD = {"announce": "labels", "tell": "classes"}  # what an owner may allow to be told
+SHARED = ("split", "part", "skew", "seed", *TOLD, "limit", "shard", "quantity")
 SKLEARN = ("breast_cancer", "digits", "iris", "wine")
 PARTS_MAX = 100_000
 PUBLISHED = ("idx", "jpeg")  # schemes whose files say what is for training and what for tests
@@ -56,6 +59,7 @@ class Holding:
     y: Array  # (samples,) integers below `classes`, or (samples, length) for language
     classes: int  # or the size of the vocabulary
     stored_bytes: int = 0  # of samples and labels before pictures became floats; 0: as they are
+    tells: bool = False  # the owner lets models take along what its classes are like
 
     @property
     def raw_bytes(self) -> int:
@@ -130,11 +134,11 @@ def parse(address: str) -> Address:
     seed = options.get("seed", "0")
     if not seed.isdecimal():
         raise HoldingError(f"data address {address!r}: seed is a whole number, not {seed!r}")
-    if options.get("announce", "labels") != "labels":
-        raise HoldingError(
-            f"data address {address!r}: announce is labels, or left out, "
-            f"not {options['announce']!r}"
-        )
+    for key, value in TOLD.items():
+        if options.get(key, value) != value:
+            raise HoldingError(
+                f"data address {address!r}: {key} is {value}, or left out, not {options[key]!r}"
+            )
     split = options.get("split", SCHEMES[scheme].split)
     if split not in ("train", "test", "all"):
         raise HoldingError(f"data address {address!r}: split is train, test or all, not {split!r}")
@@ -232,7 +236,7 @@ def _cut(address: Address, table: readers.Table) -> Holding:
     if values.dtype.kind == "f":
         values = values.astype(np.float32, copy=False)
     whole = np.ascontiguousarray(values), np.ascontiguousarray(y[chosen])
-    return Holding(*whole, classes, stored_bytes)
+    return Holding(*whole, classes, stored_bytes, "tell" in address.options)
 
 
 def _spread(labels: Array, limit: int) -> Array:

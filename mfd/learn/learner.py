@@ -25,6 +25,7 @@ from mfd.packet.scales import scales_of
 from mfd.packet.task import LayerRef, LearnResult, LearnTask
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from mfd.learn.layers import Layer
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
     from mfd.learn.scaled import Part
     from mfd.learn.sharing import Visit
     from mfd.learn.stop import Smaller
+    from mfd.learn.training import Options, Outcome
 
 __all__ = ["Learner"]
 
 Read = Callable[[bytes], Buffer]
 Write = Callable[[LayerObject], None]
 Build = Callable[[Mapping[str, Any]], "nn.Module"]
+Watch = tuple[Callable[[float], None] | None, Callable[[], bool] | None]  # progress, cancelled
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 GATE_SAMPLES = 512  # behind the loss that admits a sibling, or not
 
@@ -124,9 +127,7 @@ class Learner:
         self._threads = use_threads(plan.learn.get("threads"), self._threads)
         match task.kind:
             case "train":
-                result = self._train(
-                    task, plan, read=read, write=write, progress=progress, cancelled=cancelled
-                )
+                result = self._train(task, plan, read, write, (progress, cancelled))
             case "measure":
                 result = self._measure(task, plan, read, cancelled)
             case "merge":
@@ -143,25 +144,18 @@ class Learner:
         return LearnResult(result.layers, claims, result.trained)
 
     def _train(
-        self,
-        task: LearnTask,
-        plan: Plan,
-        *,
-        read: Read,
-        write: Write,
-        progress: Callable[[float], None] | None,
-        cancelled: Callable[[], bool] | None,
+        self, task: LearnTask, plan: Plan, read: Read, write: Write, watch: Watch
     ) -> LearnResult:
-        from mfd.learn.layers import free_ranges, frozen_count, indices_of
         from mfd.learn.scaled import train_part
-        from mfd.learn.states import pack_with, state_of
-        from mfd.learn.training import Options, train_blocks
+        from mfd.learn.sharing import visit_of
+        from mfd.learn.states import pack_trained
+        from mfd.learn.training import Options
 
         holding = self._holding_for(task, plan)
         if plan.mode == "distill":
-            at = self._visit(task, plan, holding, (progress, cancelled))
+            at = visit_of(task, plan, holding, self._holding, watch)
             return self._shared(task, plan, at, read, write)
-        options = Options.of(plan.learn)
+        options = Options.of(plan.learn, plan.mode)
         if (part := self._part(task, plan, holding)) is not None:
             return train_part(
                 part,
@@ -171,15 +165,38 @@ class Learner:
                 write,
                 options=options,
                 budget=self._memory,
-                progress=progress,
-                cancelled=cancelled,
+                progress=watch[0],
+                cancelled=watch[1],
             )
         module = self._prepare(task, plan, read)
+        done, beside = self._train_layers(module, task, plan, options, read=read, watch=watch)
+        claims = {**done.claims, "labels": float(len(holding.labels()))}
+        packed = pack_trained(module, self._layers, done.trained, beside)
+        return LearnResult(self._changed(task, packed, write), claims, done.trained)
+
+    def _train_layers(
+        self,
+        module: nn.Module,
+        task: LearnTask,
+        plan: Plan,
+        options: Options,
+        *,
+        read: Read,
+        watch: Watch,
+    ) -> tuple[Outcome, Mapping[str, torch.Tensor]]:
+        """Train the layers of a task in place; return what came of it and what travels beside."""
+        from mfd.learn.layers import free_ranges, frozen_count, indices_of
+        from mfd.learn.replay import known_at
+        from mfd.learn.states import state_of
+        from mfd.learn.training import train_blocks
+
+        holding = self._holding_for(task, plan)
         ranges, base = free_ranges(task.trained, self._layers), frozen_count(self._layers)
         indices = indices_of(ranges, len(self._layers))
         # what is merged carries no state
         carries = options.carry and plan.mode != "fedavg" and task.scale == FULL
         state = state_of((task.layers[i] for i in indices), read) if carries else {}
+        known = known_at(task, plan, holding, base, read)
         for index in indices:  # whatever comes: these no longer hold what was loaded
             self._content.pop(index, None)
         done = train_blocks(
@@ -194,14 +211,16 @@ class Learner:
             journey=task.journey,
             seed=task.seed,
             carried=state,
-            progress=progress,
-            cancelled=cancelled,
+            draws=known.draws(task.seed) if known else None,
+            progress=watch[0],
+            cancelled=watch[1],
             smaller=self._smaller(plan, module, indices),
         )
-        claims = {**done.claims, "labels": float(len(holding.labels()))}
-        kept, places = done.carried if carries else {}, indices_of(done.trained, len(self._layers))
-        packed = [(index, pack_with(module, self._layers[index], kept)) for index in places]
-        return LearnResult(self._changed(task, packed, write), claims, done.trained)
+        beside = dict(done.carried) if carries else {}
+        if known:
+            done.claims["replayed"] = float(len(known.known))
+            beside |= known.tensors(self._layers[base].tensors[0])
+        return done, beside
 
     def _shared(
         self, task: LearnTask, plan: Plan, at: Visit, read: Read, write: Write
@@ -213,7 +232,7 @@ class Learner:
 
         module = self._prepare(task, plan, read)
         self._content = {}  # whatever comes: it no longer holds what was loaded
-        sharing, options = Sharing.of(plan.learn)
+        sharing, options = Sharing.of(plan.learn, plan.mode)
         claims = visit(module, self.resident, at, sharing, options, budget=self._memory)
         packed = [(layer.index, pack(module, layer)) for layer in self._layers]
         claims["labels"] = float(len(at.holding.labels()))
@@ -231,32 +250,6 @@ class Learner:
                 name = self._layers[index].name
                 changed.append(LayerRef(index, name, made.digest, made.raw_bytes))
         return tuple(changed)
-
-    def _visit(
-        self,
-        task: LearnTask,
-        plan: Plan,
-        holding: Holding,
-        watch: tuple[Callable[[float], None] | None, Callable[[], bool] | None],
-    ) -> Visit:
-        """What a walker of mode `distill` finds here."""
-        from mfd.learn.options import Sharing
-        from mfd.learn.sharing import Visit
-
-        sharing, _ = Sharing.of(plan.learn)
-        public = self._public(sharing.public) if sharing.public else None
-        if public is not None and public.x.shape[1:] != holding.x.shape[1:]:
-            raise LearnError(
-                f"the public set {sharing.public!r} has samples of shape "
-                f"{list(public.x.shape[1:])}, {task.name!r} of {list(holding.x.shape[1:])}"
-            )
-        return Visit(holding, public, plan.laps, task.journey, task.seed, *watch)
-
-    def _public(self, name: str) -> Holding:
-        try:
-            return self._holding(name)
-        except LearnError as exc:
-            raise LearnError(f"the plan shares on a public set: {exc}") from exc
 
     def _part(self, task: LearnTask, plan: Plan, holding: Holding) -> Part | None:
         """What of the model fits this peer's memory; None: all of it, or as it comes."""

@@ -24,6 +24,8 @@ CHOICES = {
 POSITIVE = ("batch", "lr", "temperature")
 BELOW_ONE = ("ema", "momentum")
 SHARES = ("proxy", "logits", "prototypes")
+REPLAYS = ("snake", "walk")
+DIRECTIONS_MAX = 64  # each as large as a sample, for every class
 PUBLIC = "public"  # last part of the name under which an owner holds what all may see answers to
 
 
@@ -51,13 +53,19 @@ class Options:
     warmup: int = 5  # steps at every stop, since Adam starts afresh
     clip: float = 5.0  # norm of the gradient; 0: none
     logit_adjustment: float = 1.0  # weight of the local label prior in the training loss
+    replay: float = 0.0  # weight of the loss on draws of all classes, half as many as samples
+    replay_directions: int = 10  # in which a class is told to spread
     precision: str = "full"  # bf16: autocast; weights and optimiser stay as they are
     device: str = "auto"  # cuda where there is one
     threads: int = 0  # of torch; 0: as the peer is set
 
     @classmethod
-    def of(cls, learn: Mapping[str, Any]) -> Options:
-        """Raises: LearnError, one sentence, for an unknown name or a value out of range."""
+    def of(cls, learn: Mapping[str, Any], mode: str = "") -> Options:
+        """`mode`: of the plan, where that is known.
+
+        Raises: LearnError, one sentence, for an unknown name, a value out of range, or an option
+        that plans of this mode do not have.
+        """
         known = {f.name: f for f in fields(cls)}
         values: dict[str, Any] = {}
         for key, value in learn.items():
@@ -71,6 +79,11 @@ class Options:
             values[key] = value
         options = cls(**values)
         options._check()
+        if options.replay and mode not in ("", *REPLAYS):
+            raise LearnError(
+                f"plan.learn: replay is of plans of mode {' and '.join(REPLAYS)}, where one model "
+                f"takes along what it is told; this one is of mode {mode}: leave it out"
+            )
         return options
 
     def _check(self) -> None:
@@ -92,6 +105,8 @@ class Options:
             raise LearnError("plan.learn: epochs must be above 0, or steps, or seconds")
         if self.optimizer == "sgd-nesterov" and not self.momentum:
             raise LearnError("plan.learn: sgd-nesterov needs a momentum above 0")
+        if self.replay_directions > DIRECTIONS_MAX:
+            raise LearnError(f"plan.learn: replay_directions is {DIRECTIONS_MAX} at most")
 
 
 DEFAULTS: Mapping[str, Any] = asdict(Options())
@@ -107,8 +122,8 @@ class Sharing:
     follow: float = 1.0  # weight of the resident's opinion in the proxy's loss
 
     @classmethod
-    def of(cls, learn: Mapping[str, Any]) -> tuple[Sharing, Options]:
-        """Raises: LearnError, one sentence."""
+    def of(cls, learn: Mapping[str, Any], mode: str = "") -> tuple[Sharing, Options]:
+        """`mode`: as in Options.of. Raises: LearnError, one sentence."""
         known = {f.name: f for f in fields(cls)}
         if strange := [key for key in learn if key not in LEARN_NAMES]:
             raise LearnError(_unknown(strange[0], LEARN_NAMES))
@@ -130,7 +145,8 @@ class Sharing:
                 f"plan.learn: {sharing.public!r} is no public set: answers to private samples tell "
                 f"of them, so a set is public by its owner's name for it, such as digits/{PUBLIC}"
             )
-        return sharing, Options.of({k: v for k, v in learn.items() if k not in known})
+        rest = {k: v for k, v in learn.items() if k not in known}
+        return sharing, Options.of(rest, mode)
 
 
 LEARN_NAMES = (*DEFAULTS, *(f.name for f in fields(Sharing)))  # all that `learn` may say

@@ -29,8 +29,33 @@ from mfd.learn.pupils import Visit
 from mfd.learn.resident import Resident
 from mfd.learn.room import check_lesson
 from mfd.learn.tables import Table
+from mfd.packet.plan import Plan
+from mfd.packet.task import LearnTask
 
-__all__ = ["Visit", "measure_both", "visit"]
+__all__ = ["Visit", "measure_both", "visit", "visit_of"]
+
+
+def visit_of(
+    task: LearnTask,
+    plan: Plan,
+    holding: Holding,
+    held: Callable[[str], Holding],
+    watch: tuple[Callable[[float], None] | None, Callable[[], bool] | None],
+) -> Visit:
+    """What a walker finds at a peer that holds `held(name)`. Raises: LearnError, one sentence."""
+    sharing, _ = Sharing.of(plan.learn)
+    public = None
+    if sharing.public:
+        try:
+            public = held(sharing.public)
+        except LearnError as exc:
+            raise LearnError(f"the plan shares on a public set: {exc}") from exc
+    if public is not None and public.x.shape[1:] != holding.x.shape[1:]:
+        raise LearnError(
+            f"the public set {sharing.public!r} has samples of shape "
+            f"{list(public.x.shape[1:])}, {task.name!r} of {list(holding.x.shape[1:])}"
+        )
+    return Visit(holding, public, plan.laps, task.journey, task.seed, *watch)
 
 
 def visit(

@@ -19,6 +19,7 @@ from mfd.learn.holdings import Holding
 from mfd.learn.layers import find_layers, split_at
 from mfd.learn.measuring import inputs_for
 from mfd.learn.options import Options
+from mfd.learn.replay import Draws
 from mfd.learn.rows import Rows, Schedule, tensors_of
 from mfd.learn.stepping import Stepper
 
@@ -38,6 +39,9 @@ class Smaller(Protocol):
 
 
 PRIOR_COUNT = 1.0  # imagined samples of every label
+DRAWN = 0.5  # draws beside each sample
+LESSONS_MAX = 10_000  # steps with draws of their own; later ones draw from the same
+ROWS_KEPT = 64 << 20  # bytes of what a frozen front makes of draws
 
 
 class Stop:
@@ -53,13 +57,14 @@ class Stop:
         *,
         micro: int = 0,
         keep: int | None = None,
+        draws: Draws | None = None,
     ) -> None:
         """`micro` samples are in memory at once; `keep` bytes of rows may be kept."""
         self.options = options
         self.smaller: Smaller | None = None
         self.micro = min(micro or schedule.batch, schedule.batch)
         self.x, self.y = tensors_of(holding, schedule.used)
-        self._convert = inputs_for(module)
+        self.convert = inputs_for(module)
         layers = find_layers(module)
         module.eval().requires_grad_(False)
         front, self.rest = split_at(module, layers, chosen[0])
@@ -67,7 +72,7 @@ class Stop:
         self.inputs: Callable[[torch.Tensor], torch.Tensor] = self._raw
         self.teacher: Rows | None = None
         self._device = next((p.device.type for p in module.parameters()), "cpu")
-        with self._cast():
+        with self.cast():
             if front is not None:
                 rows = Rows(front, self._raw, shape=shape, frozen=True, limit=keep)
                 self.inputs = rows
@@ -76,6 +81,7 @@ class Stop:
             if options.distill:
                 source = self.inputs
                 self.teacher = Rows(self.rest, source, shape=shape, frozen=False, limit=keep)
+        self.replay = None if draws is None else Replay(self, draws, schedule, front)
         self.counts = None
         if options.logit_adjustment and holding.y.ndim == 1:
             self.counts = torch.bincount(torch.from_numpy(holding.y.astype("int64")))
@@ -88,9 +94,10 @@ class Stop:
         return self.stepper.parameters
 
     def _raw(self, rows: torch.Tensor) -> torch.Tensor:
-        return self._convert(self.x[rows])
+        return self.convert(self.x[rows])
 
-    def _cast(self) -> torch.autocast:
+    def cast(self) -> torch.autocast:
+        """The precision that the plan wants."""
         half = self.options.precision == "bf16"
         return torch.autocast(self._device, dtype=torch.bfloat16, enabled=half)
 
@@ -103,13 +110,15 @@ class Stop:
             share = len(part) / len(rows)
             weight = share * self.stepper.loss_scale
             (loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
+            if self.replay is not None:  # apart, so that no more is in memory at once
+                (self.replay.loss(len(part)) * weight).backward()  # type: ignore[no-untyped-call]
             total = total + loss.detach().cpu() * share
         self.stepper.step(rate)
         return total
 
     def loss(self, rows: torch.Tensor) -> torch.Tensor:
         """Mean loss of some samples, with what stands between it and forgetting."""
-        with self._cast():
+        with self.cast():
             answer, others = early_answers(self.rest, self.inputs(rows))
             if self.smaller is not None:
                 others = [*others, *self.smaller(self._raw(rows))]
@@ -127,10 +136,38 @@ class Stop:
             adjusted = flat + options.logit_adjustment * local
         loss = F.cross_entropy(adjusted, target)
         if self.teacher is not None:
-            with self._cast():
+            with self.cast():
                 opinion = self.teacher(rows)
             loss = loss + options.distill * divergence(flat, opinion, options.temperature)
         return loss
+
+
+class Replay:
+    """Draws of all classes, which a stop learns from beside its own samples."""
+
+    def __init__(
+        self, stop: Stop, draws: Draws, schedule: Schedule, front: nn.Module | None
+    ) -> None:
+        self.stop = stop
+        steps = min(schedule.steps, LESSONS_MAX)
+        x, self.y = draws(steps * max(1, round(schedule.batch * DRAWN)))
+        self.generator = torch.Generator().manual_seed(schedule.seed)
+        shape = (len(x), min(stop.micro, len(x)))
+        convert = stop.convert
+        self.inputs: Callable[[torch.Tensor], torch.Tensor] = lambda rows: convert(x[rows])
+        if front is not None:
+            self.inputs = Rows(front, self.inputs, shape=shape, frozen=True, limit=ROWS_KEPT)
+
+    def loss(self, samples: int) -> torch.Tensor:
+        """Mean loss of the draws that stand beside so many samples, weighted as the plan says."""
+        count = max(1, round(samples * DRAWN))
+        rows = torch.randint(len(self.y), (count,), generator=self.generator)
+        with self.stop.cast():
+            answer, others = early_answers(self.stop.rest, self.inputs(rows))
+        target = self.y[rows].to(answer.device)
+        tau = self.stop.options.temperature
+        loss = joint_loss(lambda said: F.cross_entropy(said.float(), target), answer, others, tau)
+        return self.stop.options.replay * loss
 
 
 def thaw(module: nn.Module, chosen: Sequence[Any], *, every: bool) -> dict[str, nn.Parameter]:

@@ -20,6 +20,7 @@ from mfd.learn.layers import find_layers, indices_of
 from mfd.learn.measuring import measure
 from mfd.learn.memory import Fit, Meter, fit, is_want_of_memory, state_bytes
 from mfd.learn.options import DEFAULTS, Options, rate
+from mfd.learn.replay import Draws
 from mfd.learn.rows import ENDLESS, Schedule
 from mfd.learn.stop import Smaller, Stop
 from mfd.packet.task import Range
@@ -86,13 +87,15 @@ def train_blocks(
     journey: tuple[float, float] = (0.0, 1.0),
     seed: int = 0,
     carried: Mapping[str, torch.Tensor] | None = None,
+    draws: Draws | None = None,
     progress: Progress | None = None,
     cancelled: Check | None = None,
     smaller: Smaller | None = None,
 ) -> Outcome:
     """Train as `train` does, by blocks (mfd.packet.task.LearnTask) within `budget` bytes, 0: any.
 
-    `carried` is the optimiser's state of earlier stops; `smaller` gives what versions inside the
+    `carried` is the optimiser's state of earlier stops; `draws` gives samples of all classes to
+    learn from beside those here (mfd.learn.replay); `smaller` gives what versions inside the
     model answer to a batch: they learn along. Raises: as train.
     """
     options = options or Options()
@@ -112,7 +115,7 @@ def train_blocks(
             smaller=smaller,
         )
         run = _Run(module, holding, options, fitted, seed)
-        run.smaller = smaller
+        run.smaller, run.draws = smaller, draws
         run.tell, run.cancelled, run.state = progress, cancelled, dict(carried or {})
         claims = run.claims(journey, device)
     except (RuntimeError, MemoryError) as exc:
@@ -151,6 +154,7 @@ class _Run:
         self.fitted, self.seed = fitted, seed
         self.tell: Progress | None = None
         self.smaller: Smaller | None = None
+        self.draws: Draws | None = None
         self.cancelled: Check | None = None
         self.state: dict[str, torch.Tensor] = {}
         self.steps = self.samples = 0
@@ -211,6 +215,7 @@ class _Run:
             options,
             micro=self.fitted.micro,
             keep=self.fitted.keep,
+            draws=self.draws,
         )
         stop.smaller = self.smaller
         if options.carry:
