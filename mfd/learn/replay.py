@@ -14,7 +14,7 @@ Source: spec/packet.md, P-07; a generative replay (arXiv 1705.08690) whose gener
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -34,7 +34,8 @@ LEAST = 50  # samples of a class here, or nothing is told of it
 TELLING = 10  # samples for each direction of its spread
 SEEN_MAX = 5_000  # samples of a class that its moments are computed from
 EXTRA = 8  # directions more than wanted, while they are sought
-POOL_BYTES = 64 << 20  # of draws for one stop
+POOL_BYTES = 64 << 20  # of draws for one stop, which take no more than the samples here either
+TABLE_BYTES = 64 << 20  # of what is told, in 32 bits: twice what travels
 KIND = f"{CARRIED}classes."
 SLOTS = ("count", "mean", "spread", "range")
 
@@ -55,6 +56,7 @@ class Classes:
     spread: torch.Tensor
     range: torch.Tensor
     shape: tuple[int, ...]  # of a sample
+    room: int = POOL_BYTES  # bytes that draws may take
 
     @classmethod
     def none(cls, holding: Holding, directions: int) -> Classes:
@@ -63,12 +65,18 @@ class Classes:
             raise LearnError("replay draws samples of numbers, and this data is text: set replay=0")
         shape = tuple(holding.x.shape[1:])
         classes, width = holding.classes, prod(shape)
+        if (size := 4 * classes * (1 + directions) * width) > TABLE_BYTES:
+            raise LearnError(
+                f"replay: {classes} classes of {width} numbers in {directions} directions take "
+                f"{size >> 20} MiB > {TABLE_BYTES >> 20}; lower replay_directions, or set replay=0"
+            )
         return cls(
             torch.zeros(classes),
             torch.zeros(classes, width),
             torch.zeros(classes, directions, width),
             torch.tensor([torch.inf, -torch.inf]),
             shape,
+            min(POOL_BYTES, holding.x.nbytes),
         )
 
     @classmethod
@@ -88,7 +96,7 @@ class Classes:
         low, high = (float(edge) for edge in found["range"])
         if not finite or low > high or float(found["count"].min()) < 0:
             return blank
-        return cls(**found, shape=blank.shape)
+        return cls(**found, shape=blank.shape, room=blank.room)
 
     def tensors(self, owner: str) -> dict[str, torch.Tensor]:
         """As they travel with the layer that has the tensor `owner`."""
@@ -128,7 +136,7 @@ class Classes:
             spread[label] = _longest(joined, spread.shape[1])
             mean[label] = mean[label] + (here - mean[label]) * (amount / total)
             count[label] = total
-        return Classes(count, mean, spread, torch.tensor([low, high]), self.shape)
+        return replace(self, count=count, mean=mean, spread=spread, range=torch.tensor([low, high]))
 
     def draws(self, seed: int) -> Draws | None:
         """A source of samples; None where fewer than two classes are known."""
@@ -138,7 +146,7 @@ class Classes:
 
         def draw(samples: int) -> Pair:
             width = self.mean.shape[1]
-            samples = max(len(labels), min(samples, POOL_BYTES // (4 * width)))
+            samples = max(len(labels), min(samples, self.room // (4 * width)))
             generator = torch.Generator().manual_seed(seed)
             y = labels[torch.arange(samples) % len(labels)]
             x = torch.empty(samples, width)

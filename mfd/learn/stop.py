@@ -81,7 +81,7 @@ class Stop:
             if options.distill:
                 source = self.inputs
                 self.teacher = Rows(self.rest, source, shape=shape, frozen=False, limit=keep)
-        self.replay = None if draws is None else Replay(self, draws, schedule, front)
+        self.replay = None if draws is None else Replay(self, draws, schedule, front, keep)
         self.counts = None
         if options.logit_adjustment and holding.y.ndim == 1:
             self.counts = torch.bincount(torch.from_numpy(holding.y.astype("int64")))
@@ -146,7 +146,12 @@ class Replay:
     """Draws of all classes, which a stop learns from beside its own samples."""
 
     def __init__(
-        self, stop: Stop, draws: Draws, schedule: Schedule, front: nn.Module | None
+        self,
+        stop: Stop,
+        draws: Draws,
+        schedule: Schedule,
+        front: nn.Module | None,
+        keep: int | None,
     ) -> None:
         self.stop = stop
         steps = min(schedule.steps, LESSONS_MAX)
@@ -156,7 +161,8 @@ class Replay:
         convert = stop.convert
         self.inputs: Callable[[torch.Tensor], torch.Tensor] = lambda rows: convert(x[rows])
         if front is not None:
-            self.inputs = Rows(front, self.inputs, shape=shape, frozen=True, limit=ROWS_KEPT)
+            limit = ROWS_KEPT if keep is None else 0  # a budget has no room for them
+            self.inputs = Rows(front, self.inputs, shape=shape, frozen=True, limit=limit)
 
     def loss(self, samples: int) -> torch.Tensor:
         """Mean loss of the draws that stand beside so many samples, weighted as the plan says."""

@@ -108,6 +108,10 @@ def test_what_two_holders_tell_is_what_one_of_all_their_samples_would() -> None:
 def test_draws_are_balanced_and_like_their_class() -> None:
     holding = samples([0, 1, 3], 1)
     seen = Classes.none(holding, 6).with_those_of(holding, 1)
+    little = seen.draws(5)
+    assert little is not None
+    assert little(3000)[0].nbytes <= holding.x.nbytes, "draws take no more than the samples"
+    seen = replace(seen, room=1 << 20)
     draws = seen.draws(5)
     assert draws is not None
     x, y = draws(3000)
@@ -220,6 +224,9 @@ def test_replay_is_of_labelled_numbers_in_one_model() -> None:
     text = Holding(np.zeros((4, 8), np.int64), np.zeros((4, 8), np.int64), 9)
     with pytest.raises(LearnError, match="replay draws samples of numbers, and this data is text"):
         Classes.none(text, 6)
+    many = Holding(np.zeros((2, 50_000), np.float32), np.array([0, 99]), 100)
+    with pytest.raises(LearnError, match="in 10 directions take 209 MiB > 64; lower replay_dir"):
+        Classes.none(many, 10)
     with pytest.raises(LearnError, match="this one is of mode fedavg: leave it out"):
         Options.of({"replay": 0.5}, "fedavg")
     with pytest.raises(LearnError, match="this one is of mode distill: leave it out"):
