@@ -169,11 +169,15 @@ def _stop(report: Json) -> str:
 
 
 def _part(report: Json) -> str:
-    """Say which version inside the model was trained, where it was not the full one."""
+    """Say which version inside the model was trained, and what draws it had besides."""
     parts = [f"width {width:g}" for width in (_float(report, "width"),) if 0 < width < 1]
     cuts = ((name, _float(report, name)) for name in ("depth", "bits"))
     parts += [f"{name} {number:g}" for name, number in cuts if number]
-    return f"  trained as {', '.join(parts)}" if parts else ""
+    said = f"  trained as {', '.join(parts)}" if parts else ""
+    if "replayed" in report:
+        told = _float(report, "replayed")
+        said += f"  draws of {told:.0f} classes" if told else "  no classes told of, so no draws"
+    return said
 
 
 def _float(report: Json, key: str) -> float:

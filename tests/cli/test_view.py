@@ -48,6 +48,8 @@ def test_a_stop_tells_what_part_of_the_model_was_trained() -> None:
     for whole in ({}, {"width": 1.0, "depth": 0.0, "bits": 0.0}, {"width": "0.5"}):
         assert "trained as" not in str(hop_line({**stop, **whole}))
     assert "trained as width 0.5" in _plain({**stop, "width": 0.5})
+    assert str(hop_line({**stop, "replayed": 3.0})).endswith("s  draws of 3 classes")
+    assert str(hop_line({**stop, "replayed": 0.0})).endswith("no classes told of, so no draws")
 
 
 def test_a_merge_tells_whom_with_which_weight_and_who_was_left_out() -> None:
