@@ -104,6 +104,7 @@ EDGES: tuple[Ablation, ...] = (
         ((Detours, "failed", breaking.nothing),),
         {"graph": ("small-world", 8), "holders": 4, "seconds": 1.0, "calm": 90.0},
         around=((Circuits, "_why_not", breaking_edges.shy),),
+        # with some seeds none but relays that refuse lie around a holder: nobody reaches that one
         seeds=(2,),
     ),
     Ablation(
