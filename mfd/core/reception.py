@@ -101,7 +101,7 @@ class Reception:
         refusal = self._why_not(walker, position) or self._why_parts(walker, version)
         if refusal is not None:
             self._refuse(message, *refusal)
-            if refusal[0] == STALE:
+            if refusal[0] == STALE and not walker.saving:
                 chain = walker.certificates[:2]
                 self._courier.send(message.sender, Kind.STALE, walker.id, list(chain))
             return
@@ -134,6 +134,9 @@ class Reception:
         """Say why a rightful OFFER does not suit this peer, or None."""
         if position <= walker.high_water:
             return STALE, "a newer certificate is known here"
+        if walker.role is Role.DONE:
+            self._leases.outlive(walker, position[0])
+            return STALE, "it is home for good"
         if self._walkers.broken:
             return UNFIT, "the disk of this peer has failed"
         if walker.held is not None and position < walker.held.position:
@@ -226,7 +229,7 @@ class Reception:
         held = walker.held
         if held is None or held.ref != ref or held.nonce != nonce or walker.saving:
             return
-        if held.position <= walker.high_water:
+        if held.position <= walker.high_water or walker.role is Role.DONE:
             walker.held = None  # granted too late: something newer has passed here
             self._walkers.save(walker, then=lambda: None)
             return

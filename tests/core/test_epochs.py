@@ -12,6 +12,7 @@ from mfd.core.certificates import follows, open_certificate, seal_certificate
 from mfd.core.config import Config
 from mfd.core.custody import Role, Walker
 from mfd.core.events import Ticked
+from mfd.core.lease import Leases
 from mfd.core.messages import Kind, Message
 from mfd.packet.errors import PacketError
 from mfd.packet.objects import object_digest
@@ -159,6 +160,55 @@ def test_a_rumour_is_not_lost_on_a_row_that_is_being_saved() -> None:
     assert role(other) is Role.OWN
     world.run(seconds=1.5)
     assert role(other) is Role.FENCED
+
+
+@pytest.mark.parametrize("hears", [True, False])
+def test_what_is_home_stays_though_an_older_branch_comes_later(
+    hears: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A keeper was off, and finds the home off: it goes on from its own, shorter branch.
+
+    Rules: C-44
+    """
+    world, custody = started(TRIANGLE, laps=1)
+    home, *others = world.hosts.values()
+    went = lambda h: role(h) is Role.SHADOW and not h.disk.syncing  # noqa: E731
+    assert world.run(until=lambda: any(went(h) for h in others), seconds=60)
+    older = next(h for h in others if went(h))
+    [last] = [h for h in others if h is not older]
+    world.run(seconds=0.1)
+    world.kill(older)
+    assert world.run(until=arrived(home), seconds=60)
+    came = walker(home).version
+    assert came.manifest.progress.stops == 3
+    world.kill(home)
+    world.kill(last)
+    world.start(older)
+    assert world.run(until=lambda: bool(reports(older, "reissued")), seconds=20)
+    assert walker(older).version.manifest.progress.stops == 2
+    if not hears:  # of the other epoch from the offer alone
+        monkeypatch.setattr(Leases, "on_broadcast", lambda *_: None)
+    world.start(home)
+    over = lambda: role(older) is Role.FENCED and walker(older).certificates == ()  # noqa: E731
+    assert world.run(until=over, seconds=30)
+    assert role(home) is Role.DONE
+    assert walker(home).version == came
+    assert all(digest in home.disk.objects for digest in came.objects)
+    assert len(reports(home, "arrived")) == 1
+    assert not custody.excused
+
+
+def test_a_version_that_was_held_when_another_came_home_is_not_taken() -> None:
+    """Rules: C-44"""
+    world, _ = started(PAIR)
+    home = world.hosts["a"]
+    assert world.run(until=lambda: walker(home) and walker(home).held is not None, seconds=60)
+    known = walker(home)
+    held, known.role = known.held, Role.DONE  # as if the newer branch had just arrived
+    before = known.version
+    world.run(seconds=1)
+    assert (known.role, known.held, known.version) == (Role.DONE, None, before)
+    assert held.version != before
 
 
 # rows and certificates
