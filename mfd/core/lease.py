@@ -20,6 +20,7 @@ from mfd.core.certificates import Certificate, open_certificate, seal_certificat
 from mfd.core.context import Context, Timer
 from mfd.core.courier import Courier
 from mfd.core.custody import EPOCH_MAX, Role, Walker
+from mfd.core.fences import Fences
 from mfd.core.messages import Kind, Message
 from mfd.core.settled import Reissuer, outlive
 from mfd.core.walkers import Walkers
@@ -49,6 +50,7 @@ class Leases:
         self._walkers = walkers
         self._courier = courier
         self.reissuer: Reissuer
+        self.fences = Fences(ctx.verify)
         self.broadcast: Callable[..., None] = lambda kind, *body: None  # to all of the network
 
     def _of(self, walker: Walker) -> _Lease:
@@ -337,12 +339,12 @@ class Leases:
 
     def on_broadcast(self, message: Message) -> None:
         """Somebody asks or shows everybody; of those who know the walker, few have to answer."""
-        walker = self._walkers.get(message.body[0])
-        if walker is None:
-            return
         if message.kind is Kind.STALE:
+            self.fences.learn(message.body[1])
             self.on_stale(message)
-        elif walker.role in (Role.OWN, Role.DONE):
+            return
+        walker = self._walkers.get(message.body[0])
+        if walker is not None and walker.role in (Role.OWN, Role.DONE):
             self.on_reclaim(message)
 
     # fencing

@@ -92,6 +92,10 @@ class Reception:
         if reason is not None or identity.walker != walker_id:
             self._refuse(message, UNFIT, reason or "the genesis names another walker")
             return
+        if fence := self._leases.fences.against(walker_id, position, chain):
+            self._refuse(message, STALE, "all were told of a newer epoch")
+            self._courier.send(message.sender, Kind.STALE, walker_id, list(fence))
+            return
         walker = self._walkers.get(walker_id) or self._walkers.add(identity)
         if walker is None:
             self._refuse(message, BUSY, "this peer can remember no more walkers")

@@ -12,6 +12,7 @@ from mfd.core.certificates import follows, open_certificate, seal_certificate
 from mfd.core.config import Config
 from mfd.core.custody import Role, Walker
 from mfd.core.events import Ticked
+from mfd.core.fences import Fences
 from mfd.core.lease import Leases
 from mfd.core.messages import Kind, Message
 from mfd.packet.errors import PacketError
@@ -211,6 +212,26 @@ def test_a_version_that_was_held_when_another_came_home_is_not_taken() -> None:
     assert held.version != before
 
 
+def test_a_fence_told_to_all_is_shown_to_an_owner_who_missed_it() -> None:
+    """The next custodian has never had the walker, and has heard of the newer epoch.
+
+    Rules: C-45
+    """
+    world, _ = started(TRIANGLE)
+    home, *others = world.hosts.values()
+    assert world.run(until=lambda: any(role(h) is Role.OWN for h in others), seconds=60)
+    owner = next(h for h in others if role(h) is Role.OWN)
+    [next_one] = [h for h in others if h is not owner]
+    key, known = home.key, walker(home)
+    certificate, before = epochs.next_epoch(known, key.public_key, LEASE_US, sim_verify)
+    body = (known.id, [seal_certificate(certificate, key), before])
+    told = Message(Kind.STALE, key.public_key, body, b"", b"")
+    next_one.peer._leases.on_broadcast(told)
+    assert world.run(until=lambda: bool(reports(owner, "fenced")), seconds=10)
+    assert role(owner) is Role.FENCED
+    assert walker(next_one) is None, "not even a row was spent on it"
+
+
 # rows and certificates
 
 NEXT_RECORD = seal_certificate(NEXT, B)
@@ -271,6 +292,31 @@ def test_a_stray_keeps_what_entitles_it(kind: Role) -> None:
     assert (made.epoch, made.hop, made.shadows) == ((3, me), 0, ())
     assert follows(made, open_certificate(before, sim_verify), before)
     assert epochs.claim(known, D.public_key, sim_verify) is None
+
+
+def test_fences_are_believed_no_further_than_by_an_owner_and_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rules: C-45"""
+    known = Fences(sim_verify)
+    first = open_certificate(FIRST_RECORD, sim_verify)
+    offered = (*first.epoch, 2)
+    against = lambda: known.against(WALKER, offered, [FIRST_RECORD])  # noqa: E731
+    known.learn([epoch(D, 1, NEXT_RECORD)])
+    assert against() == (), "it hangs together with nothing"
+    fence = (epoch(B, 2, FIRST_RECORD), FIRST_RECORD)
+    known.learn(fence)
+    known.learn([epoch(D, 1, NEXT_RECORD)])
+    assert against() == fence
+    assert known.against(WALKER, (3, bytes(32), 1), [FIRST_RECORD]) == ()
+    assert known.against(WALKER, offered, []) == ()
+    assert known.against(bytes(32), offered, [FIRST_RECORD]) == ()
+    known.learn([NEXT_RECORD])
+    monkeypatch.setattr("mfd.core.fences.WALKERS_MAX", 2)
+    for number in range(3):
+        known.learn([epoch(D, 1, NEXT_RECORD, walker=bytes([number]) * 32)])
+    assert len(known) == 2
+    assert against() == (), "what was heard longest ago is forgotten first"
 
 
 def test_who_is_named_has_its_turn_before_a_stray() -> None:
