@@ -57,7 +57,7 @@ class Settings(BaseModel):
     revoked: list[str] = Field(default_factory=list)  # as mfd token --revoke prints them
     token: str | None = None  # of this peer, as mfd token prints it
     custodian: bool = False  # take custody of walkers without holding data
-    slots: int = Field(8, ge=1, le=10_000)  # walkers owned or being received at once
+    slots: int = Field(8, ge=1, le=10_000)  # walkers at work here or being received at once
     capacity: int = Field(0, ge=0, le=0xFFFF_FFFF)  # announced: such as samples a second; 0: untold
     errand_seconds: float = Field(120.0, ge=1, le=604_800)  # for one that others do for this peer
     lease_seconds: float = Field(60.0, ge=1, le=86_400)

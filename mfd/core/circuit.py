@@ -115,7 +115,7 @@ class Trails(Protocol):
         """A circuit along this way did not come to stand."""
 
     def links_toward(self, via: Via, cls: Class) -> list[int]:
-        """Return the links over which a holder is said to be reached, nearest first."""
+        """Return the links over which a holder is said to be reached, nearer than `via` says."""
         ...
 
 
@@ -238,6 +238,7 @@ class Circuit:
         self.first = first
         self.second: Leg | None = None  # relay only: the side toward the target
         self.target = b""  # who is dialled, where it begins here
+        self.beyond = b""  # relay only: who is dialled
         self.sought = False  # the way was found by SEEK
         self.reserved = 0  # bytes set aside for it
         self.moved = 0  # bytes sent on or taken in, since `since_us`

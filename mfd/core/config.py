@@ -23,7 +23,7 @@ class Config:
     issuers: frozenset[bytes] = frozenset()  # whose tokens make members; none: no token is wanted
     token: Token | None = None  # of this peer
     revoked: tuple[bytes, ...] = ()  # revocations that this peer makes known when it starts
-    slots: int = 8  # walkers owned or being received at once
+    slots: int = 8  # walkers at work here or being received at once
     whole_bytes_max: int = 0  # a larger model is taken in parts alone, as errands; 0: any
     capacity: int = 0  # announced with what is held, such as samples trained a second; 0: untold
     # links

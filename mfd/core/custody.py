@@ -28,6 +28,7 @@ from mfd.core.certificates import (
     open_genesis,
     walker_id,
 )
+from mfd.core.tries import Tries
 from mfd.packet.errors import Fault, PacketError
 from mfd.packet.limits import PLAN_BYTES_MAX
 from mfd.packet.manifest import Manifest, verify_manifest, version_of
@@ -160,9 +161,11 @@ class Walker:
     left_us: int | None = None  # when; None: not known
     shunned: dict[bytes, int] = field(default_factory=dict)  # holder -> until when
     unfit: dict[bytes, int] = field(default_factory=dict)  # holder with nothing for it -> until
+    tries: Tries = field(default_factory=Tries)  # what was offered in vain since it last went on
     arrived_bytes: int = 0
     lease: Any = None  # handover's and lease's own state
     busy: bool = False  # a job, an offer or an errand is under way
+    waits: bool = False  # parked, and nothing done here since: it takes no slot
 
     @property
     def id(self) -> bytes:

@@ -1,7 +1,7 @@
 """First hops over which a peer was not reached lately, so that the next try takes another one.
 
 Rules of this file: it remembers and chooses; a way that failed is better than none.
-Source: spec/transfer.md, T-30.
+Source: spec/transfer.md, T-30, T-34.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from mfd.core.context import Context
 from mfd.core.frames import Via
 
-__all__ = ["Detours", "Onward"]
+__all__ = ["Detours", "Onward", "Way"]
 
 Onward = tuple[int, Via | None, tuple[bytes, ...]]  # link, promise, rest of the route
 Way = tuple[Onward, bool]  # and whether SEEK has found it
@@ -27,7 +27,7 @@ class Detours:
         self._failed: dict[bytes, dict[int, int]] = {}  # peer -> link -> until when
 
     def failed(self, target: bytes, link: int) -> None:
-        """A circuit to a peer, over this link, broke or did not come to stand."""
+        """A circuit to a peer that went on over this link broke or did not come to stand."""
         now_us = self._ctx.now_us
         before = self._failed.pop(target, {})
         links = {known: until_us for known, until_us in before.items() if until_us > now_us}
@@ -42,11 +42,13 @@ class Detours:
         return frozenset(link for link, until_us in failed.items() if until_us > now_us)
 
     def choose(self, target: bytes, ways: Iterable[Way]) -> Way | None:
-        """Return the first way over a link that has not failed; else the very first, if any."""
-        avoid = self.avoided(target)
-        first: Way | None = None
+        """Return the first way over a link that has not failed; else that which failed first."""
+        failed, now_us = self._failed.get(target, {}), self._ctx.now_us
+        least: tuple[int, Way] | None = None
         for way in ways:
-            if way[0][0] not in avoid:
+            until_us = failed.get(way[0][0], now_us)
+            if until_us <= now_us:
                 return way
-            first = first or way
-        return first
+            if least is None or until_us < least[0]:
+                least = until_us, way
+        return least and least[1]

@@ -95,6 +95,7 @@ class Excursions:
         if walker.version is not version or walker.role is not Role.OWN:
             return
         walker.shunned[peer] = self._ctx.now_us + self._ctx.config.failed_holder_us
+        walker.tries.failed(peer, self._ctx.now_us)
         told = {"target": peer.hex(), "reason": f"passed over: {reason}"}
         self._notices.tell(walker, "part", told)
         self._parking.again(walker, 0)

@@ -118,7 +118,9 @@ class Handover:
         """It may be back in a moment: ask it again after the others."""
         self._gave_up(offer, reason, 3 * self._ctx.config.park_retry_us)
 
-    def _gave_up(self, offer: _Offer, reason: str, shun_us: int | None = None) -> None:
+    def _gave_up(
+        self, offer: _Offer, reason: str, shun_us: int | None = None, *, full: bool = False
+    ) -> None:
         if self._offers.pop(offer.ref, None) is None:
             return
         if offer.timer is not None:
@@ -127,6 +129,7 @@ class Handover:
         walker = offer.walker
         shun_us = self._ctx.config.failed_holder_us if shun_us is None else shun_us
         walker.shunned[offer.target] = self._ctx.now_us + shun_us
+        walker.tries.failed(offer.target, self._ctx.now_us, full=full)
         self._ctx.report(
             "refused", walker=walker.id.hex(), holder=offer.target.hex(), reason=reason
         )
@@ -179,7 +182,8 @@ class Handover:
         limit = self._ctx.config.failed_holder_us
         if code == UNFIT:
             offer.walker.unfit[offer.target] = self._ctx.now_us + limit
-        self._gave_up(offer, reason, min(retry_us, limit) if code == BUSY else limit)
+        full = code == BUSY
+        self._gave_up(offer, reason, min(retry_us, limit) if full else limit, full=full)
         return True
 
     def on_stored(self, message: Message) -> None:

@@ -141,6 +141,7 @@ class Journey:
             verifiers=self._choice.verifiers(walker),
             measured=walker.measured == version.digest,
             shunned=frozenset(walker.shunned),
+            hopeless=walker.tries.hopeless(),
             crowded=self._ctx.me in self._choice.apart(walker),
         )
         if not isinstance(step, SkipLap):
@@ -265,6 +266,7 @@ class Journey:
             self._park(walker, "the other holders of this lap are out of reach")
             return
         self._parking.patient(walker)
+        walker.tries.clear()
         walker.busy = True
         seen, known = len(progress.visited), progress.holders or walker.plan.min_holders
         told = f"lap {progress.lap + 1} ends after {seen} of {known} holders: the others stay away"

@@ -14,35 +14,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
 
 from mfd.core import epochs
 from mfd.core.certificates import Certificate, open_certificate, seal_certificate
 from mfd.core.context import Context, Timer
 from mfd.core.courier import Courier
 from mfd.core.custody import EPOCH_MAX, Role, Walker
+from mfd.core.fences import Fences
 from mfd.core.messages import Kind, Message
+from mfd.core.settled import Reissuer, outlive
 from mfd.core.walkers import Walkers
 from mfd.packet.objects import object_digest
 
-__all__ = ["Leases", "Reissuer"]
+__all__ = ["Leases"]
 
 PROBE_US = 1_000_000  # time for an answer before a re-issue
 SAVED_US = 1_000_000  # by then what the disk was asked for is done
 SENT_MAX = 16  # unacknowledged PROGRESS remembered
-
-
-class Reissuer(Protocol):
-    """Who acts once ownership has changed without a hand-over."""
-
-    def owned(self, walker: Walker) -> None:
-        """This peer has re-issued the walker."""
-
-    def fenced(self, walker: Walker) -> None:
-        """A newer epoch exists; stop."""
-
-    def silent(self, walker: Walker, holder: bytes, rest_us: int) -> None:
-        """The owner has missed its turn; in `rest_us` it is taken for lost."""
 
 
 @dataclass(slots=True)
@@ -62,6 +50,7 @@ class Leases:
         self._walkers = walkers
         self._courier = courier
         self.reissuer: Reissuer
+        self.fences = Fences(ctx.verify)
         self.broadcast: Callable[..., None] = lambda kind, *body: None  # to all of the network
 
     def _of(self, walker: Walker) -> _Lease:
@@ -350,12 +339,12 @@ class Leases:
 
     def on_broadcast(self, message: Message) -> None:
         """Somebody asks or shows everybody; of those who know the walker, few have to answer."""
-        walker = self._walkers.get(message.body[0])
-        if walker is None:
-            return
         if message.kind is Kind.STALE:
+            self.fences.learn(message.body[1])
             self.on_stale(message)
-        elif walker.role in (Role.OWN, Role.DONE):
+            return
+        walker = self._walkers.get(message.body[0])
+        if walker is not None and walker.role in (Role.OWN, Role.DONE):
             self.on_reclaim(message)
 
     # fencing
@@ -367,7 +356,8 @@ class Leases:
         """
         walker_id, chain = message.body
         walker = self._walkers.get(walker_id)
-        if walker is None or not chain or walker.role not in (Role.OWN, *epochs.KEEPERS):
+        concerned = (Role.OWN, Role.DONE, *epochs.KEEPERS)
+        if walker is None or not chain or walker.role not in concerned:
             return
         if not epochs.proves(chain, walker, self._ctx.verify) or self._walkers.broken:
             return
@@ -375,8 +365,19 @@ class Leases:
             self._ctx.after(SAVED_US, partial(self.on_stale, message))  # a rumour comes but once
         elif walker.role is Role.OWN:
             self._fence(walker, chain)
+        elif walker.role is Role.DONE:
+            self.outlive(walker, open_certificate(chain[0], self._ctx.verify).epoch[0])
         else:
             self._take(walker, chain)
+
+    def outlive(self, walker: Walker, counter: int) -> None:
+        """It is home for good, and another branch has come to this epoch: end that one."""
+        unreleased = self._of(walker).unreleased
+
+        def told() -> None:
+            self.broadcast(Kind.STALE, walker.id, list(walker.certificates))
+
+        outlive(self._ctx, self._walkers, walker, (counter, unreleased), told)
 
     def _take(self, walker: Walker, chain: list[bytes]) -> None:
         self._stop(walker)

@@ -34,7 +34,7 @@ class Parking:
 
     def park(self, walker: Walker, reason: str) -> None:
         """Say why it waits, and look again later."""
-        walker.activity = PARKED + reason
+        walker.activity, walker.waits = PARKED + reason, True
         if self._told.get(walker.id) != reason:
             self._told[walker.id] = reason
             self._notices.tell(walker, "parked", {"reason": reason})
@@ -55,8 +55,10 @@ class Parking:
         self._advance(walker)
 
     def goes_on(self, walker: Walker) -> None:
-        """It has found something to do: the next reason is news again."""
+        """It has found something to do: it takes a slot, and the next reason is news again."""
         self._told.pop(walker.id, None)
+        walker.tries.clear()
+        walker.waits = False
 
     def out_of_patience(self, walker: Walker, wait_us: int) -> bool:
         """Say whether it has been asked for longer than that, since it last found something."""

@@ -92,6 +92,10 @@ class Reception:
         if reason is not None or identity.walker != walker_id:
             self._refuse(message, UNFIT, reason or "the genesis names another walker")
             return
+        if fence := self._leases.fences.against(walker_id, position, chain):
+            self._refuse(message, STALE, "all were told of a newer epoch")
+            self._courier.send(message.sender, Kind.STALE, walker_id, list(fence))
+            return
         walker = self._walkers.get(walker_id) or self._walkers.add(identity)
         if walker is None:
             self._refuse(message, BUSY, "this peer can remember no more walkers")
@@ -101,7 +105,7 @@ class Reception:
         refusal = self._why_not(walker, position) or self._why_parts(walker, version)
         if refusal is not None:
             self._refuse(message, *refusal)
-            if refusal[0] == STALE:
+            if refusal[0] == STALE and not walker.saving:
                 chain = walker.certificates[:2]
                 self._courier.send(message.sender, Kind.STALE, walker.id, list(chain))
             return
@@ -134,6 +138,9 @@ class Reception:
         """Say why a rightful OFFER does not suit this peer, or None."""
         if position <= walker.high_water:
             return STALE, "a newer certificate is known here"
+        if walker.role is Role.DONE:
+            self._leases.outlive(walker, position[0])
+            return STALE, "it is home for good"
         if self._walkers.broken:
             return UNFIT, "the disk of this peer has failed"
         if walker.held is not None and position < walker.held.position:
@@ -226,7 +233,7 @@ class Reception:
         held = walker.held
         if held is None or held.ref != ref or held.nonce != nonce or walker.saving:
             return
-        if held.position <= walker.high_water:
+        if held.position <= walker.high_water or walker.role is Role.DONE:
             walker.held = None  # granted too late: something newer has passed here
             self._walkers.save(walker, then=lambda: None)
             return

@@ -23,6 +23,7 @@ from mfd.core.routestate import (
     METRIC_MAX,
     NOTHING,
     STARVING,
+    Distance,
     Key,
     Neighbour,
     Route,
@@ -162,6 +163,11 @@ class RouteTable:
     def reachable(self, state: State, cls: Class) -> Collection[Way]:
         """Return (metric from here, link, advertisement) for each neighbour that advertises it."""
         return state.ways[cls].values()
+
+    def links_toward(self, state: State | None, cls: Class, than: Distance) -> list[int]:
+        """Return the links of advertisements nearer than that, the best way from here first."""
+        ways = sorted(self.reachable(state, cls)) if state is not None else []
+        return [link for _, link, a in ways if is_nearer((a.record.seqno, a.metric), than)]
 
     def select(self, state: State, cls: Class) -> bool:
         """Choose the nearest feasible route; of equals the present one, then the lowest link.

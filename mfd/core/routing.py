@@ -350,10 +350,9 @@ class Routes:
         best = state.best[cls] if state else None
         return best and Hop(best.link, best.record.seqno, best.metric, best.hops)
 
-    def links_toward(self, name: str, holder: bytes, cls: Class) -> list[int]:
-        """Return the links over which neighbours advertise a holder, nearest first."""
-        state = self._table.find(name, holder)
-        return [link for _, link, _ in sorted(self._table.reachable(state, cls))] if state else []
+    def links_toward(self, name: str, holder: bytes, cls: Class, than: Distance) -> list[int]:
+        """Return the links over which neighbours advertise a holder nearer than that, in order."""
+        return self._table.links_toward(self._table.find(name, holder), cls, than)
 
     def nearer(self, name: str, holder: bytes, promise: Distance, cls: Class) -> bool:
         """Say whether the route from here is strictly nearer than the promised (seqno, metric)."""

@@ -13,7 +13,7 @@ from functools import partial
 from mfd.core.bucket import Bucket
 from mfd.core.circuit import Accept, Circuit, Leg, Listener, NextHop, Refusal, Trails
 from mfd.core.context import Context
-from mfd.core.detours import Detours, Onward
+from mfd.core.detours import Detours, Onward, Way
 from mfd.core.flow import Flow
 from mfd.core.frames import (
     Class,
@@ -118,15 +118,14 @@ class Circuits(Flow):
         if way is None:
             return None
         (link, onward, route), sought = way
-        nonce = self._ctx.dice.bytes(16)
-        circuit = self._add(link, self._label(link), cls, nonce)
+        circuit = self._add(link, self._label(link), cls, self._ctx.dice.bytes(16))
         circuit.listener = listener
         circuit.target, circuit.sought = target, sought
-        frame = Open(circuit.first.label, target, onward, route, nonce, 1, cls, handshake)
-        self._ctx.send(link, encode_frame(frame))
+        begin = (circuit.first.label, target, onward, route, circuit.nonce)
+        self._ctx.send(link, encode_frame(Open(*begin, 1, cls, handshake)))
         return circuit
 
-    def _ways(self, target: bytes, via: Via | None, cls: Class) -> Iterator[tuple[Onward, bool]]:
+    def _ways(self, target: bytes, via: Via | None, cls: Class) -> Iterator[Way]:
         """Yield ways to a peer, and whether SEEK has found them: the pinned one comes first."""
         pinned = self._toward(target, via, cls)
         if pinned is not None:
@@ -140,6 +139,16 @@ class Circuits(Flow):
         along = self._along(target, cls)
         if along is not None:
             yield along, True
+
+    def _onward(self, link: int, frame: Open) -> Iterator[Way]:
+        """Yield ways on from a relay: as it would go itself, then others nearer than it says."""
+        hop = self._toward(frame.target, frame.via, frame.cls, frame.route)
+        if hop is not None and hop[0] != link:
+            yield hop, False
+        if hop is not None and hop[1] is not None and not frame.route and self._trails is not None:
+            for other in self._trails.links_toward(hop[1], frame.cls):
+                if other in self._links and other not in (link, hop[0]):
+                    yield (other, hop[1], ()), False
 
     def _toward(
         self, target: bytes, via: Via | None, cls: Class, route: tuple[bytes, ...] = ()
@@ -205,30 +214,18 @@ class Circuits(Flow):
         if frame.target == self._ctx.me:
             self._open_here(link, frame)
             return
-        hop = self._toward(frame.target, frame.via, frame.cls, frame.route)
-        if hop is None or hop[0] == link:
+        way = self._detours.choose(frame.target, self._onward(link, frame))
+        if way is None:
             self._send_reset(link, frame.circuit, ResetCode.NO_ROUTE)
             return
-        onward_link, onward, route = hop
+        onward_link, onward, route = way[0]
         circuit = self._add(link, frame.circuit, frame.cls, frame.nonce)
-        circuit.second = Leg(onward_link, self._label(onward_link))
-        self._links[onward_link][circuit.second.label] = circuit
+        circuit.second = leg = Leg(onward_link, self._label(onward_link))
+        self._links[onward_link][leg.label] = circuit
+        circuit.beyond = frame.target
         self._ctx.count("circuits_relayed")
-        self._ctx.send(
-            onward_link,
-            encode_frame(
-                Open(
-                    circuit.second.label,
-                    frame.target,
-                    onward,
-                    route,
-                    frame.nonce,
-                    frame.hops + 1,
-                    frame.cls,
-                    frame.handshake,
-                )
-            ),
-        )
+        end, same = (leg.label, frame.target, onward, route), (frame.cls, frame.handshake)
+        self._ctx.send(onward_link, encode_frame(Open(*end, frame.nonce, frame.hops + 1, *same)))
 
     def _why_not(self, link: int, frame: Open) -> ResetCode | None:
         config, table = self._ctx.config, self._links[link]
@@ -271,8 +268,7 @@ class Circuits(Flow):
                 circuit.listener.opened(circuit)
             return
         first = circuit.first
-        beyond = self._beyond(link, frame)
-        onward = Opened(first.label, frame.handshake, frame.hops + 1, *beyond)
+        onward = Opened(first.label, frame.handshake, frame.hops + 1, *self._beyond(link, frame))
         self._ctx.send(first.link, encode_frame(onward))
         self._grant(circuit, first)
 
@@ -357,6 +353,8 @@ class Circuits(Flow):
         self._forget(circuit)
         if circuit.target and code in FAILURES:
             self._detours.failed(circuit.target, circuit.first.link)
+        elif (leg := circuit.second) and not circuit.open and code in DEAD_ENDS:
+            self._detours.failed(circuit.beyond, leg.link)
         if circuit.sought and self._trails is not None and code in DEAD_ENDS and not circuit.open:
             self._trails.broke(circuit.target)
         listener, circuit.listener = circuit.listener, None

@@ -139,11 +139,13 @@ def decide(
     verifiers: Sequence[Known],
     measured: bool,
     shunned: frozenset[bytes],
+    hopeless: frozenset[bytes] = frozenset(),
     crowded: bool = False,
 ) -> Step:
     """Return the next step of the walker that `me` owns in version `manifest`.
 
     `measured` says that this version has been measured; `shunned` are holders that failed lately.
+    `hopeless` are those that failed so often that no lap waits for them.
     `crowded`: a sibling begins here, so this walker begins elsewhere if it can.
     """
     progress = manifest.progress
@@ -161,6 +163,8 @@ def decide(
         return _round(plan, manifest, me, reachable)
     if is_free(plan):
         return _free_stop(plan, manifest, me, reachable)
+    if progress.visited:
+        reachable = tuple(holder for holder in reachable if holder not in hopeless)
     return _stop(plan, manifest, me, reachable, elsewhere=boundary or crowded)
 
 

@@ -126,9 +126,10 @@ class Walkers:
         return walker, version
 
     def slots_used(self, *, but: Walker) -> int:
-        """Walkers that occupy this peer, `but` one."""
+        """Walkers that occupy this peer, `but` one; not those that only wait to go on (C-43)."""
         others = (w for w in self._walkers.values() if w is not but)
-        return sum(1 for w in others if w.role is Role.OWN or w.held is not None)
+        owns = Role.OWN
+        return sum(1 for w in others if (w.role is owns and not w.waits) or w.held is not None)
 
     def lacks(self, walker: Walker, version: Version) -> Wanted:
         """Return what of a version is not here, by what this walker's own lineage left here.

@@ -107,9 +107,12 @@ class Trails:
         return way
 
     def links_toward(self, via: Via, cls: Class) -> list[int]:
-        """Return the links over which neighbours advertise a holder, nearest first."""
-        routes = self._routes()
-        return routes.links_toward(via.name, via.holder, cls) if routes is not None else []
+        """Return the links over which neighbours advertise a holder, nearer than `via` says.
+
+        The nearest comes first.
+        """
+        routes, than = self._routes(), (via.seqno, via.metric)
+        return routes.links_toward(via.name, via.holder, cls, than) if routes is not None else []
 
     def broke(self, peer: bytes) -> None:
         """It leads nowhere any more."""

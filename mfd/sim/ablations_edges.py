@@ -15,6 +15,9 @@ from mfd.core.antientropy import AntiEntropy
 from mfd.core.custody import Role
 from mfd.core.detours import Detours
 from mfd.core.far import FarLinks
+from mfd.core.gossip import Gossip
+from mfd.core.lease import Leases
+from mfd.core.membership import Membership
 from mfd.core.pace import Pace
 from mfd.core.rates import Rates
 from mfd.core.reception import Reception
@@ -104,7 +107,53 @@ EDGES: tuple[Ablation, ...] = (
         ((Detours, "failed", breaking.nothing),),
         {"graph": ("small-world", 8), "holders": 4, "seconds": 1.0, "calm": 90.0},
         around=((Circuits, "_why_not", breaking_edges.shy),),
+        # with some seeds none but relays that refuse lie around a holder: nobody reaches that one
         seeds=(2,),
+    ),
+    Ablation(
+        "a neighbour may open as many circuits as it likes",
+        ("R7",),
+        ((Circuits, "_why_not", breaking_edges.at_will),),
+        {
+            "graph": ("line", 3),
+            "walkers": 3,
+            "holders": 3,
+            "laps": 2,
+            "seconds": 4.0,
+            "config": {"opens_per_s": 1, "opens_burst": 2},
+        },
+    ),
+    Ablation(
+        "a neighbour may tell as many rumours as it likes",
+        ("R7",),
+        ((Gossip, "on_rumour", breaking_edges.all_ears),),
+        {
+            "graph": ("line", 3),
+            "walkers": 3,
+            "holders": 3,
+            "laps": 2,
+            "seconds": 4.0,
+            "config": {"rumours_per_s": 1, "rumours_burst": 2},
+        },
+        around=((Leases, "own", breaking_edges.chatty),),
+    ),
+    Ablation(
+        "a neighbour may send as many records of others as it likes",
+        ("R7",),
+        ((Membership, "_from_neighbour", breaking_edges.sociable),),
+        {
+            "graph": ("clique", 6),
+            "open": True,
+            "walkers": 0,
+            "seconds": 8.0,
+            "config": {
+                "active_target": 2,
+                "active_max": 3,
+                "joins_per_s": 1,
+                "joins_burst": 2,
+                "shuffle_us": 200_000,
+            },
+        },
     ),
     Ablation(
         "far links are never ended",

@@ -12,10 +12,16 @@ from typing import Any
 import mfd.core.exchange as exchange_module
 from mfd.core.antientropy import AntiEntropy
 from mfd.core.bases import Named
+from mfd.core.bucket import Bucket
 from mfd.core.config import Config
 from mfd.core.custody import Version, Walker
 from mfd.core.far import FarLinks
 from mfd.core.frames import Open, ResetCode
+from mfd.core.gossip import Gossip
+from mfd.core.lease import Leases
+from mfd.core.memberframes import MemberFrame, Rumour
+from mfd.core.membership import Membership
+from mfd.core.messages import Kind
 from mfd.core.pace import Pace
 from mfd.core.peering import Neighbour
 from mfd.core.sources import Record, open_record
@@ -28,15 +34,19 @@ from mfd.packet.task import LayerRef, LearnTask
 from mfd.sim.disk import Disk
 
 __all__ = [
+    "all_ears",
     "anybody",
     "at_once",
+    "at_will",
     "baseless",
     "befriend",
+    "chatty",
     "curious",
     "early",
     "first_named",
     "hardly",
     "shy",
+    "sociable",
     "upon_all_the_same",
 ]
 
@@ -84,6 +94,41 @@ def shy(circuits: Circuits, link: int, frame: Open) -> ResetCode | None:
     if circuits._ctx.me[0] % 4 == 0 and frame.target != circuits._ctx.me:
         return ResetCode.STALLED
     return _why_not(circuits, link, frame)
+
+
+# what one neighbour may cause
+
+
+_own = Leases.own
+AT_WILL = 1e6  # a second, and at once
+
+
+def at_will(circuits: Circuits, link: int, frame: Open) -> ResetCode | None:
+    """Take every OPEN of a neighbour."""
+    circuits._opens[link] = Bucket(AT_WILL, AT_WILL)
+    return _why_not(circuits, link, frame)
+
+
+_on_rumour, _from_neighbour = Gossip.on_rumour, Membership._from_neighbour
+
+
+def all_ears(gossip: Gossip, link: int, frame: Rumour) -> None:
+    """Take every rumour of a neighbour."""
+    gossip._links[link].takes = Bucket(AT_WILL, AT_WILL)
+    _on_rumour(gossip, link, frame)
+
+
+def sociable(membership: Membership, link: int, frame: MemberFrame) -> None:
+    """Take all records of others that a neighbour sends."""
+    membership.neighbours[link].takes = Bucket(AT_WILL, AT_WILL)
+    _from_neighbour(membership, link, frame)
+
+
+def chatty(leases: Leases, walker: Walker) -> None:
+    """Ask everybody for the walker whenever it has come."""
+    _own(leases, walker)
+    for number in range(4):
+        leases.broadcast(Kind.RECLAIM, walker.id, bytes([number]) * 32)
 
 
 # differences

@@ -129,6 +129,48 @@ def test_the_only_way_is_taken_again_though_it_has_failed() -> None:
     assert len(seen) == 3
 
 
+def test_a_relay_takes_another_way_on_than_that_which_failed() -> None:
+    """Rules: T-34"""
+    world = SeekWorld([("a", "b"), ("b", "c"), ("c", "e"), ("b", "d"), ("d", "e")])
+    world.hold(NAME, "e")
+    world.run()
+    a, e = world.nodes["a"], world.nodes["e"]
+    seen = break_at(world.nodes["c"], ResetCode.STALLED)
+    other = break_at(world.nodes["d"], ResetCode.BUSY)
+    said = []
+    for _ in range(3):
+        ear = a.connect(e)
+        world.run()
+        said += ear.said
+    assert said == [ResetCode.STALLED, ResetCode.BUSY, ResetCode.BUSY]
+    assert (len(seen), len(other)) == (1, 2)
+    promises = {(frame.via.seqno, frame.via.metric) for frame in (*seen, *other)}
+    assert len(promises) == 1, "either way the relay's own promise is what is passed on"
+
+
+def test_a_relay_goes_on_only_to_whom_is_nearer_than_it() -> None:
+    """Rules: T-03, T-34"""
+    world = SeekWorld([("a", "b"), ("b", "c"), ("c", "e"), ("b", "d"), ("d", "f"), ("f", "e")])
+    world.hold(NAME, "e")
+    world.run()
+    seen = break_at(world.nodes["c"], ResetCode.STALLED)
+    other = break_at(world.nodes["d"], ResetCode.BUSY)
+    for _ in range(3):
+        world.nodes["a"].connect(world.nodes["e"])
+        world.run()
+    assert (len(seen), len(other)) == (3, 0), "d is as far as b"
+
+
+def test_ways_that_have_all_failed_are_taken_in_turn() -> None:
+    """Rules: T-30"""
+    world = diamond()
+    seen = [break_at(world.nodes[name], ResetCode.STALLED) for name in "bc"]
+    for _ in range(6):
+        world.nodes["a"].connect(world.nodes["d"])
+        world.run()
+    assert [len(frames) for frames in seen] == [3, 3]
+
+
 def test_a_neighbour_is_always_dialled_directly() -> None:
     """Rules: T-30"""
     world = SeekWorld([("a", "d"), ("a", "b"), ("b", "d")])

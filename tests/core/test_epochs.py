@@ -12,6 +12,8 @@ from mfd.core.certificates import follows, open_certificate, seal_certificate
 from mfd.core.config import Config
 from mfd.core.custody import Role, Walker
 from mfd.core.events import Ticked
+from mfd.core.fences import Fences
+from mfd.core.lease import Leases
 from mfd.core.messages import Kind, Message
 from mfd.packet.errors import PacketError
 from mfd.packet.objects import object_digest
@@ -161,6 +163,75 @@ def test_a_rumour_is_not_lost_on_a_row_that_is_being_saved() -> None:
     assert role(other) is Role.FENCED
 
 
+@pytest.mark.parametrize("hears", [True, False])
+def test_what_is_home_stays_though_an_older_branch_comes_later(
+    hears: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A keeper was off, and finds the home off: it goes on from its own, shorter branch.
+
+    Rules: C-44
+    """
+    world, custody = started(TRIANGLE, laps=1)
+    home, *others = world.hosts.values()
+    went = lambda h: role(h) is Role.SHADOW and not h.disk.syncing  # noqa: E731
+    assert world.run(until=lambda: any(went(h) for h in others), seconds=60)
+    older = next(h for h in others if went(h))
+    [last] = [h for h in others if h is not older]
+    world.run(seconds=0.1)
+    world.kill(older)
+    assert world.run(until=arrived(home), seconds=60)
+    came = walker(home).version
+    assert came.manifest.progress.stops == 3
+    world.kill(home)
+    world.kill(last)
+    world.start(older)
+    assert world.run(until=lambda: bool(reports(older, "reissued")), seconds=20)
+    assert walker(older).version.manifest.progress.stops == 2
+    if not hears:  # of the other epoch from the offer alone
+        monkeypatch.setattr(Leases, "on_broadcast", lambda *_: None)
+    world.start(home)
+    over = lambda: role(older) is Role.FENCED and walker(older).certificates == ()  # noqa: E731
+    assert world.run(until=over, seconds=30)
+    assert role(home) is Role.DONE
+    assert walker(home).version == came
+    assert all(digest in home.disk.objects for digest in came.objects)
+    assert len(reports(home, "arrived")) == 1
+    assert not custody.excused
+
+
+def test_a_version_that_was_held_when_another_came_home_is_not_taken() -> None:
+    """Rules: C-44"""
+    world, _ = started(PAIR)
+    home = world.hosts["a"]
+    assert world.run(until=lambda: walker(home) and walker(home).held is not None, seconds=60)
+    known = walker(home)
+    held, known.role = known.held, Role.DONE  # as if the newer branch had just arrived
+    before = known.version
+    world.run(seconds=1)
+    assert (known.role, known.held, known.version) == (Role.DONE, None, before)
+    assert held.version != before
+
+
+def test_a_fence_told_to_all_is_shown_to_an_owner_who_missed_it() -> None:
+    """The next custodian has never had the walker, and has heard of the newer epoch.
+
+    Rules: C-45
+    """
+    world, _ = started(TRIANGLE)
+    home, *others = world.hosts.values()
+    assert world.run(until=lambda: any(role(h) is Role.OWN for h in others), seconds=60)
+    owner = next(h for h in others if role(h) is Role.OWN)
+    [next_one] = [h for h in others if h is not owner]
+    key, known = home.key, walker(home)
+    certificate, before = epochs.next_epoch(known, key.public_key, LEASE_US, sim_verify)
+    body = (known.id, [seal_certificate(certificate, key), before])
+    told = Message(Kind.STALE, key.public_key, body, b"", b"")
+    next_one.peer._leases.on_broadcast(told)
+    assert world.run(until=lambda: bool(reports(owner, "fenced")), seconds=10)
+    assert role(owner) is Role.FENCED
+    assert walker(next_one) is None, "not even a row was spent on it"
+
+
 # rows and certificates
 
 NEXT_RECORD = seal_certificate(NEXT, B)
@@ -221,6 +292,31 @@ def test_a_stray_keeps_what_entitles_it(kind: Role) -> None:
     assert (made.epoch, made.hop, made.shadows) == ((3, me), 0, ())
     assert follows(made, open_certificate(before, sim_verify), before)
     assert epochs.claim(known, D.public_key, sim_verify) is None
+
+
+def test_fences_are_believed_no_further_than_by_an_owner_and_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rules: C-45"""
+    known = Fences(sim_verify)
+    first = open_certificate(FIRST_RECORD, sim_verify)
+    offered = (*first.epoch, 2)
+    against = lambda: known.against(WALKER, offered, [FIRST_RECORD])  # noqa: E731
+    known.learn([epoch(D, 1, NEXT_RECORD)])
+    assert against() == (), "it hangs together with nothing"
+    fence = (epoch(B, 2, FIRST_RECORD), FIRST_RECORD)
+    known.learn(fence)
+    known.learn([epoch(D, 1, NEXT_RECORD)])
+    assert against() == fence
+    assert known.against(WALKER, (3, bytes(32), 1), [FIRST_RECORD]) == ()
+    assert known.against(WALKER, offered, []) == ()
+    assert known.against(bytes(32), offered, [FIRST_RECORD]) == ()
+    known.learn([NEXT_RECORD])
+    monkeypatch.setattr("mfd.core.fences.WALKERS_MAX", 2)
+    for number in range(3):
+        known.learn([epoch(D, 1, NEXT_RECORD, walker=bytes([number]) * 32)])
+    assert len(known) == 2
+    assert against() == (), "what was heard longest ago is forgotten first"
 
 
 def test_who_is_named_has_its_turn_before_a_stray() -> None:

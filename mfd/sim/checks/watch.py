@@ -19,6 +19,7 @@ from mfd.sim.checks.bounds import Bounds
 from mfd.sim.checks.circuits import CircuitFlow
 from mfd.sim.checks.custody import Custody
 from mfd.sim.checks.members import Members
+from mfd.sim.checks.paces import Paces
 from mfd.sim.checks.routes import Routing
 from mfd.sim.checks.shares import Shares
 from mfd.sim.world import Host, World
@@ -45,6 +46,7 @@ class Watch:
         self.shares = Shares(world)
         self.admission = Admission(world, self.custody)
         self.bounds = Bounds(world)
+        self.paces = Paces(world)
         self._stride = -(-len(world.hosts) // EVERY_EVENT_HOSTS) if world.hosts else 1
         self.routing.sweeping = self.sampled
         self._looks: dict[int, int] = {}
@@ -75,6 +77,7 @@ class Watch:
             self.circuits(host, event, said)
             self.members(host, event, said)
             self.shares(host, effects)
+            self.paces(host, event, said)
             turn = self._looks[host.index] = self._looks.get(host.index, 0) + 1
             if not turn % LOOK_EVENTS:
                 self.circuits.look(host)
