@@ -176,5 +176,7 @@ def _read_token(path: Path | None) -> str:
         return ""
     try:
         return Path(where).expanduser().read_text("utf-8").strip()
-    except (OSError, ValueError) as exc:
-        raise Misuse(f"the token file {where} cannot be read: {exc}") from exc
+    except OSError as exc:
+        raise Misuse(f"the token file {where} cannot be read: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise Misuse(f"the token file {where} is no text") from exc

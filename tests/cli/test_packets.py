@@ -95,7 +95,10 @@ def test_inspect_and_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert told["signed"]
     assert [layer["name"] for layer in told["layers"]] == ["stem", "body", "head"]
     assert told["layers"][0]["encoding"] == "planes"
-    assert "head" in run(capsys, "inspect", path)[1]
+    said = run(capsys, "inspect", path)[1]
+    assert "head" in said
+    assert "signed    yes" in said
+    assert not any(sign in said for sign in "[]'")  # words for people, no values of Python
     assert run(capsys, "verify", path)[0] == 0
     path.write_bytes(body[:-200] + bytes([body[-200] ^ 1]) + body[-199:])
     code, _, err = run(capsys, "verify", path)
@@ -128,6 +131,9 @@ def test_a_packet_is_encoded_anew_and_stays_signed(
     assert "3 layers" in out
     assert back.read_bytes() == body
     assert run(capsys, "verify", back)[0] == 0
+    code, out, _ = run(capsys, "convert", raw, back, "--encoding", "int8")
+    assert code == 0
+    assert "nothing went as int8: it takes only weights that are rounded to 8 bits" in out
 
 
 def test_safetensors_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
