@@ -225,12 +225,17 @@ def convert(
         return
     for name, choice in choices.items():
         print(f"{name}: {choice.why}")
+    _tell_converted(facts, encoding or "")
+
+
+def _tell_converted(facts: dict[str, Any], wanted: str) -> None:
     sizes = [data_size(facts[key]) for key in ("bytes_before", "bytes_after")]
     kinds = f" as {', '.join(facts['used'])}" if facts["used"] else ""
-    print(f"{out}: {facts['layers']} layers, {sizes[1]}{kinds}; {source} had {sizes[0]}")
-    if (bits := LOSSY.get(encoding or "")) and encoding not in facts["used"]:
+    source, out, layers = (facts[key] for key in ("source", "out", "layers"))
+    print(f"{out}: {layers} layers, {sizes[1]}{kinds}; {source} had {sizes[0]}")
+    if (bits := LOSSY.get(wanted)) and wanted not in facts["used"]:
         print(
-            f"nothing went as {encoding}: it takes only weights that are rounded to {bits} bits, "
+            f"nothing went as {wanted}: it takes only weights that are rounded to {bits} bits, "
             f"as `mfd scale --bits {bits}` does"
         )
 
