@@ -151,8 +151,9 @@ class Client:
         if isinstance(error, TimeoutError):
             return Unreachable(f"the peer at {self.url} does not answer in time: try again")
         if isinstance(error, ConnectionError | socket.gaierror):
+            told = "" if self._port else ", which names no port"
             return Unreachable(
-                f"no peer answers at {self.url}: start one with mfd-peer, "
+                f"no peer answers at {self.url}{told}: start one with mfd-peer, "
                 "or give the status address that it prints with --api"
             )
         return Unreachable(f"the peer at {self.url} cannot be asked: {error}")

@@ -393,8 +393,9 @@ def test_data_show_prints_and_draws_the_split(
     assert [len(row["labels"]) for row in rows] == [5, 5, 5, 5]
     assert sum(row["samples"] for row in rows) == 1438
     assert picture.read_text().startswith("<svg xmlns=")
-    assert main(args) == 0
+    assert main([*args, "--out", str(picture)]) == 0
     said = capsys.readouterr().out
+    assert said.endswith(f"{picture}: 4 parts\n")
     assert "4/4" in said
     assert "10 classes\n" in said
     assert main(["data", "show", "csv:nowhere.csv?label=a"]) == 1

@@ -203,7 +203,7 @@ def test_no_tensor_is_lost_where_layers_share_a_name(
         (("split", "m.mfd", "--by", "tensor"), 2, "by layer"),
         (("split", "m.mfd", "--by", "layer", "--chunk-bytes", "4096"), 2, "say how to split"),
         (("split", "m.mfd", "--chunk-bytes", "9"), 2, "at least 1024"),
-        (("split", "m.mfd", "--by", "layer", "--out", "no"), 2, "no folder"),
+        (("split", "m.mfd", "--by", "layer", "--out", "no/no"), 2, "no/no cannot be made"),
         (("split", "bad.mfd", "--by", "layer"), 1, "bad.mfd is not sound"),
         (("join", "m.mfd", "--out", "n.mfd"), 1, "m.mfd is no part"),
     ],
@@ -353,7 +353,7 @@ def test_layers_are_split_and_joined_to_the_same_bytes(
     """Rules: P-55"""
     path, out = tmp_path / "m.mfd", tmp_path / "n.mfd"
     body = write(path, layers(), encoding=encoding)
-    parts = split(capsys, path, "--by", "layer")
+    parts = split(capsys, path, "--by", "layer", "--out", tmp_path / "made")
     assert [p.name for p in parts] == [f"m.{i}-of-4.mfd" for i in (1, 2, 3, 4)]
     for part in parts:
         assert run(capsys, "verify", part)[0] == 0

@@ -225,6 +225,7 @@ def test_wrong_requests_end_with_one_sentence(
         (1, ["get", "0000", "--out", str(tmp_path / "x.mfd")], "no walker"),
         (1, ["trace", "ffff"], "no walker"),
         (1, ["status", "--api", "http://127.0.0.1:9"], "no peer answers"),
+        (1, ["status", "--api", "127.0.0.1"], "at 127.0.0.1, which names no port: "),
         (2, ["status", "--api", "ftp://127.0.0.1"], "http://HOST:PORT"),
         (1, ["packet", "inspect", str(bad)], "not a packet"),
         (1, ["packet", "verify", str(tmp_path / "none.mfd")], "none.mfd"),
