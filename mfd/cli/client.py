@@ -151,8 +151,9 @@ class Client:
         if isinstance(error, TimeoutError):
             return Unreachable(f"the peer at {self.url} does not answer in time: try again")
         if isinstance(error, ConnectionError | socket.gaierror):
+            told = "" if self._port else ", which names no port"
             return Unreachable(
-                f"no peer answers at {self.url}: start one with mfd-peer, "
+                f"no peer answers at {self.url}{told}: start one with mfd-peer, "
                 "or give the status address that it prints with --api"
             )
         return Unreachable(f"the peer at {self.url} cannot be asked: {error}")
@@ -176,5 +177,7 @@ def _read_token(path: Path | None) -> str:
         return ""
     try:
         return Path(where).expanduser().read_text("utf-8").strip()
-    except (OSError, ValueError) as exc:
-        raise Misuse(f"the token file {where} cannot be read: {exc}") from exc
+    except OSError as exc:
+        raise Misuse(f"the token file {where} cannot be read: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise Misuse(f"the token file {where} is no text") from exc

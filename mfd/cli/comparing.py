@@ -176,7 +176,7 @@ def _graph(text: str) -> Topology:
     try:
         graph = make(kind, int(count)) if count.isdecimal() else load(text)
     except TopologyError as exc:
-        raise Misuse(f"--topology {text}: {exc}") from exc
+        raise Misuse(f"--topology {text}: {str(exc).removeprefix(f'{text}: ')}") from exc
     if problems := graph.check(addresses=False):
         raise Misuse(f"--topology {text}: {problems[0]}")
     return graph
@@ -344,7 +344,8 @@ def _read(path: Path) -> Json:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as exc:
-        raise Misuse(f"{path} cannot be read: {exc}") from exc
+        why = exc.strerror if isinstance(exc, OSError) else f"it is not JSON: {exc}"
+        raise Misuse(f"{path} cannot be read: {why}") from exc
     if not isinstance(found, dict) or found.get(KEY) != FORMAT:
         raise Misuse(f"{path} was not written by mfd compare")
     if wrong := _wrong(found):

@@ -78,6 +78,8 @@ def load_settings(path: Path | None, over: Mapping[str, Any]) -> Settings:
     Lists and tables add up; of single values the one in `over` counts. Raises: Misuse.
     """
     table = _read(path) if path is not None else {}
+    if path is not None:
+        _settled(table, str(path))  # what is wrong in the file is told as the file's
     for key, value in over.items():
         known = table.get(key)
         if isinstance(value, dict) and isinstance(known, dict):
@@ -85,12 +87,17 @@ def load_settings(path: Path | None, over: Mapping[str, Any]) -> Settings:
         elif isinstance(value, list) and isinstance(known, list):
             table[key] = [*known, *value]
         elif known is None or not isinstance(value, dict | list):
-            table[key] = value  # what is wrong in the file stays, to be told
+            table[key] = value
+    return _settled(table, "settings")
+
+
+def _settled(table: Mapping[str, Any], where: str) -> Settings:
+    """Check settings; `where` begins the sentence. Raises: Misuse."""
     try:
         settings = Settings.model_validate(table)
     except ValidationError as exc:
-        raise Misuse(f"{path or 'settings'}: {_sentence(exc)}") from exc
-    _check(settings, str(path or "settings"))
+        raise Misuse(f"{where}: {_sentence(exc)}") from exc
+    _check(settings, where)
     return settings
 
 
@@ -131,7 +138,10 @@ def _check(settings: Settings, where: str) -> None:
             told = f"{wrong[0]!r} is not host:port" if wrong else f"at most {ADDRESSES_MAX}"
             raise ValueError(f"advertise: {told}; write addresses at which others reach this peer")
         for peer in settings.allow or []:
-            parse_peer_id(peer)
+            try:
+                parse_peer_id(peer)
+            except ValueError as exc:
+                raise ValueError(f"allow: {exc}") from exc
     except ValueError as exc:
         raise Misuse(f"{where}: {exc}") from exc
 

@@ -17,7 +17,8 @@ from mfd.cli.comparing import Cell, Order, Study, open_study, read_config, resol
 from mfd.cli.errors import CommandError, Misuse
 from mfd.cli.view import console, data_size, print_json
 
-__all__ = ["complete", "opened", "run", "summary"]
+__all__ = ["complete", "opened", "run", "summary", "uneven_samples"]
+UNEVEN = 0.05  # of the samples: below it plans count as having seen equally many
 Json = dict[str, Any]
 
 
@@ -86,6 +87,8 @@ def run(
         print_json({"folder": str(study.folder), "report": str(page), "plans": rows})
     else:
         _table(rows)
+        if uneven := uneven_samples(rows):
+            out.print(f"\n{uneven}", markup=False, soft_wrap=True)
         out.print(f"\n{page}", markup=False, soft_wrap=True)
     if failed:
         raise CommandError(f"{len(failed)} run(s) failed; {failed[0]}")
@@ -172,13 +175,26 @@ def summary(study: Study) -> list[Json]:
     return rows
 
 
+def uneven_samples(rows: Sequence[Json]) -> str:
+    """Say so where the plans did not learn from equally many samples; empty where they did."""
+    ordered = sorted(rows, key=lambda row: row["samples"])
+    if not ordered or ordered[-1]["samples"] <= (1 + UNEVEN) * ordered[0]["samples"]:
+        return ""
+    few, many = (f"{row['plan']} from {row['samples']:,.0f}" for row in (ordered[0], ordered[-1]))
+    return (
+        f"the plans did not learn from equally many samples: {few}, {many}; a stop of less than a "
+        "batch trains a whole one"
+    )
+
+
 def _table(rows: Sequence[Json]) -> None:
     from mfd.cli.view import print_table
 
     shown = [
         (
             row["plan"],
-            f"{100 * row['accuracy']:.2f} +- {100 * row['accuracy_sd']:.2f}",
+            f"{100 * row['accuracy']:.2f}"
+            + (f" +- {100 * row['accuracy_sd']:.2f}" if row["seeds"] > 1 else ""),
             f"{100 * row['accuracy_least']:.2f}",
             data_size(row["links_bytes"]),
             data_size(row["objects_bytes"]),

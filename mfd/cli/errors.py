@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -33,6 +34,15 @@ EXIT_CODES = (
 )
 TOML_BYTES_MAX = 1 << 20
 FAILED, MISUSED, BUG, INTERRUPTED = 1, 2, 70, 130
+WORLD = {  # errors of the machine, whoever meets them first -> what to do
+    errno.ENOSPC: "make room on the disk, then run the same again",
+    errno.EDQUOT: "make room within the quota, then run the same again",
+    errno.EROFS: "choose a folder that can be written",
+    errno.EACCES: "choose a file or folder that is yours",
+    errno.EPERM: "choose a file or folder that is yours",
+    errno.EIO: "look at the disk, then run the same again",
+    errno.EMFILE: "allow more open files with `ulimit -n`",
+}
 HINT = "run with MFD_DEBUG=1 for the traceback"
 
 
@@ -89,9 +99,18 @@ def guarded(program: str, run: Callable[[], None]) -> int:
     except Exception as exc:  # noqa: BLE001 - task boundary: users get a line, not a traceback
         if _debugging():
             traceback.print_exc()
+        if isinstance(exc, OSError) and exc.errno in WORLD:
+            print(f"{program}: {_of_the_world(exc)}", file=sys.stderr)
+            return FAILED
         print(f"{program}: a bug in MFD: {type(exc).__name__}: {exc}; {HINT}", file=sys.stderr)
         return BUG
     return 0
+
+
+def _of_the_world(error: OSError) -> str:
+    assert error.errno is not None
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{error.strerror}: {WORLD[error.errno]}"
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import IO, Any, Self
 
 from mfd.cli.client import Client
 from mfd.cli.errors import CommandError
-from mfd.topology import Topology, dump
+from mfd.topology import Topology, TopologyError, dump
 
 __all__ = ["Fleet", "Member", "with_free_ports"]
 
@@ -80,10 +80,7 @@ class Fleet:
         self._settings = settings
 
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        dump(self.topology, self.folder / "topology.toml")
-        lines = [f"{key} = {json.dumps(value)}" for key, value in self._settings.items()]
-        (self.folder / "mfd.toml").write_text("\n".join(lines) + "\n")
+        self._write_settings()
         try:
             for name in self.topology.nodes:
                 self.members[name] = self._start(name)
@@ -101,6 +98,18 @@ class Fleet:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _write_settings(self) -> None:
+        """Write what every member reads. Raises: CommandError."""
+        lines = [f"{key} = {json.dumps(value)}" for key, value in self._settings.items()]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            dump(self.topology, self.folder / "topology.toml")
+            (self.folder / "mfd.toml").write_text("\n".join(lines) + "\n")
+        except TopologyError as exc:
+            raise CommandError(str(exc)) from exc
+        except OSError as exc:
+            raise CommandError(f"{self.folder} cannot be written: {exc.strerror}") from exc
 
     def _start(self, name: str) -> Member:
         log = self.folder / f"{name}.log"

@@ -14,6 +14,7 @@ from mfd.cli.drawing import MARKS, draw_image, draw_text, role, terminal_size
 from mfd.cli.errors import CommandError, Misuse
 from mfd.cli.view import print_json, print_table
 from mfd.topology import (
+    KINDS,
     PURPOSES,
     Edge,
     Topology,
@@ -31,6 +32,10 @@ LISTED_MAX = 60
 
 
 def _load(path: Path) -> Topology:
+    kind, _, count = str(path).partition(":")
+    if kind in KINDS and count.isdecimal():
+        made = f"mfd topology make {kind} {count} --out {kind}{count}.toml"
+        raise Misuse(f"{path} is a graph to be made, not a file: `{made}` writes it")
     try:
         return load(path)
     except TopologyError as exc:

@@ -15,6 +15,7 @@ import typer
 from mfd.cli.errors import EXIT_CODES, guarded
 from mfd.cli.packetverbs import packet_app
 from mfd.cli.studies import add_commands
+from mfd.cli.version import Version
 
 __all__ = ["app", "main"]
 
@@ -29,6 +30,12 @@ topology_app = typer.Typer(no_args_is_help=True, help="Read, check and make netw
 app.add_typer(packet_app, name="packet")
 app.add_typer(topology_app, name="topology")
 add_commands(app)
+
+
+@app.callback()
+def _any(version: Version = False) -> None:
+    pass
+
 
 Api = Annotated[
     str | None,

@@ -11,7 +11,7 @@ from typing import Any
 import mfd
 from mfd.cli.errors import CommandError, Misuse, nearest
 from mfd.cli.saving import save, write_whole
-from mfd.cli.view import data_size, print_json, print_table
+from mfd.cli.view import data_size, print_json, print_table, printable
 from mfd.packet.choosing import Choice, choose_all
 from mfd.packet.chunks import Encoding
 from mfd.packet.errors import Fault, PacketError
@@ -21,6 +21,7 @@ from mfd.packet.stream import encode_stream
 __all__ = ["ENCODINGS", "check", "convert", "inspect", "map_file", "open_base", "open_packet"]
 
 ENCODINGS = tuple(encoding.name.lower() for encoding in Encoding)
+LOSSY = {"int8": 8, "int4": 4}  # forms that hold rounded weights alone, and how coarse they are
 SPEED = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)bit/s", re.IGNORECASE)
 UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 
@@ -95,11 +96,9 @@ def inspect(path: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({**facts, "missing_bytes": -odd, "layers": layers})
         return
+    facts["trained"] = [f"{low}:{high}" for low, high in manifest.trained]
     for name, value in facts.items():
-        shown = (
-            ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        )
-        print(f"{name:<9} {'-' if shown in ('', []) else shown}")
+        print(f"{name:<9} {_told(value) or '-'}")
     print()
     rows = (
         (
@@ -118,6 +117,20 @@ def inspect(path: Path, *, as_json: bool) -> None:
     if odd:
         amount = f"{abs(odd)} bytes {'are left over' if odd > 0 else 'are missing'}"
         print(f"\n{amount} at the end of {path}: mfd packet verify tells what can be used")
+
+
+def _told(value: object) -> str:
+    """A fact of a manifest for people."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.10g}" if value.is_integer() else f"{value:.4g}"
+        case dict():
+            return ", ".join(f"{printable(key)} {_told(item)}" for key, item in value.items())
+        case list():
+            return ", ".join(map(_told, value))
+    return printable(value)
 
 
 def _layers(head: Head) -> list[dict[str, Any]]:
@@ -212,9 +225,19 @@ def convert(
         return
     for name, choice in choices.items():
         print(f"{name}: {choice.why}")
+    _tell_converted(facts, encoding or "")
+
+
+def _tell_converted(facts: dict[str, Any], wanted: str) -> None:
     sizes = [data_size(facts[key]) for key in ("bytes_before", "bytes_after")]
     kinds = f" as {', '.join(facts['used'])}" if facts["used"] else ""
-    print(f"{out}: {facts['layers']} layers, {sizes[1]}{kinds}; {source} had {sizes[0]}")
+    source, out, layers = (facts[key] for key in ("source", "out", "layers"))
+    print(f"{out}: {layers} layers, {sizes[1]}{kinds}; {source} had {sizes[0]}")
+    if (bits := LOSSY.get(wanted)) and wanted not in facts["used"]:
+        print(
+            f"nothing went as {wanted}: it takes only weights that are rounded to {bits} bits, "
+            f"as `mfd scale --bits {bits}` does"
+        )
 
 
 def _used(path: Path) -> list[str]:

@@ -56,12 +56,14 @@ def split(
     if by not in (None, "layer"):
         raise Misuse(f"packets are split by layer, not by {by!r}")
     folder = path.parent if out is None else out
-    if not folder.is_dir():
-        raise Misuse(f"there is no folder {folder}: make it first")
     packet, view = _map(path)
     check(path, packet)
     if PART_KEY in packet.envelope.extra:
         raise CommandError(f"{path} is a part itself: join the parts first")
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as exc:
+        raise Misuse(f"--out {folder} cannot be made: {exc.strerror}") from exc
     made = _slices(path, view, slice_bytes) if slice_bytes else _packets(path, packet, view)
     written: list[dict[str, Any]] = []
     for name, buffers in made:

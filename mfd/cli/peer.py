@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mfd.cli.errors import EXIT_CODES, Misuse, guarded, log_plainly
+from mfd.cli.version import Version
 
 if TYPE_CHECKING:
     from mfd.cli.running import Started
@@ -88,6 +89,7 @@ def peer(
     until_eof: Annotated[
         bool, typer.Option("--until-eof", help="Stop when standard input ends.")
     ] = False,
+    version: Version = False,
 ) -> None:
     """Start a peer of a network in which models travel toward the data.
 
@@ -199,10 +201,16 @@ def _printer(*, json_lines: bool) -> Callable[[Json], None]:
         from mfd.web.api import dumps
 
         return lambda report: print(dumps(report), flush=True)
-    from mfd.cli.view import console, report_line
+    from mfd.cli.view import brief, console, report_line
 
     out = console(sys.stdout)
-    return lambda report: out.print(report_line(report), soft_wrap=True)
+
+    def show(report: Json) -> None:
+        told = dict(report)
+        walker = told.pop("walker", None)
+        out.print(report_line(told, f"{brief(str(walker))} " if walker else ""), soft_wrap=True)
+
+    return show
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -61,6 +61,11 @@ def parse_recipe(text: str) -> Table:
     Raises: Misuse.
     """
     name, _, rest = text.partition(":")
+    if name.endswith((".safetensors", ".mfd")):
+        raise Misuse(
+            f"{name} holds the values of a model: say which model, as "
+            "cnn:inputs=1x8x8,classes=10, and begin with these by --init FILE.safetensors"
+        )
     recipe: Table = {"zoo": name}
     for pair in filter(None, rest.split(",")):
         key, equals, value = pair.partition("=")

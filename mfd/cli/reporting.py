@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mfd.cli import charts, figures
 from mfd.cli.comparing import Study, read_lines
+from mfd.cli.contest import uneven_samples
 from mfd.cli.figures import Run, Runs, stats_of
 from mfd.cli.page import csv_text, page
 from mfd.cli.view import data_size
@@ -59,7 +60,7 @@ def write(study: Study) -> Path:
         facts=_facts(study, runs),
         table=_table(study, runs, folder),
         notes=NOTES,
-        warnings=_missing(study, runs),
+        warnings=[*_missing(study, runs), *_uneven(runs)],
         sections=sections,
         config=json.dumps(study.config, indent=1),
     )
@@ -89,6 +90,12 @@ def _missing(study: Study, runs: Runs) -> list[str]:
             failed = last.get("kind") == "failed"
             told.append(f"{cell}: {'failed: ' + last['reason'] if failed else 'not finished'}")
     return told
+
+
+def _uneven(runs: Runs) -> list[str]:
+    means = {k: stats_of([run.end["samples"] for run in v])[0] for k, v in runs.items() if v}
+    told = uneven_samples([{"plan": k, "samples": mean} for k, mean in means.items()])
+    return [told] if told else []
 
 
 def _facts(study: Study, runs: Runs) -> list[tuple[str, str]]:
@@ -130,7 +137,8 @@ def _told(table: Mapping[str, object]) -> str:
     fields = {key: value for key, value in table.items() if key not in common}
     learn = table.get("learn")
     fields |= learn if isinstance(learn, dict) else {}
-    return ", ".join([str(table.get("mode", "")), *(f"{k}={v}" for k, v in fields.items())])
+    told = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in fields.items()}
+    return ", ".join([str(table.get("mode", "")), *(f"{k}={v}" for k, v in told.items())])
 
 
 def _language(study: Study) -> bool:
@@ -158,7 +166,8 @@ def _table(study: Study, runs: Runs, folder: Path) -> str:
             f'fill="{charts.colour(i)}"/></svg> '
         )
         told = [
-            f"{100 * stats['accuracy'][0]:.2f} &plusmn; {100 * stats['accuracy'][1]:.2f}",
+            f"{100 * stats['accuracy'][0]:.2f}"
+            + (f" &plusmn; {100 * stats['accuracy'][1]:.2f}" if len(found) > 1 else ""),
             f"{min(100 * run.end['accuracy'] for run in found):.2f}",
             f"{exp(min(stats['loss'][0], 50)):.2f}"
             if _language(study)

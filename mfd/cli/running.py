@@ -23,7 +23,7 @@ from mfd.cli.tokens import admission, revocations
 from mfd.core.config import Config
 from mfd.core.events import CommandFailed
 from mfd.core.peer import Peer
-from mfd.net.addresses import is_any, parse_listen
+from mfd.net.addresses import is_any, parse_listen, why_deaf
 from mfd.net.driver import Node, NodeError
 from mfd.net.emulation import Wire
 from mfd.net.handshake import Terms
@@ -87,7 +87,7 @@ def settle_port(listen: str) -> str:
         with socket.create_server((host, 0), family=_family(host)) as probe:
             port = probe.getsockname()[1]
     except OSError as exc:
-        raise Misuse(f"address {listen} cannot be listened on: {exc.strerror or exc}") from exc
+        raise Misuse(f"address {listen} {why_deaf(exc)}") from exc
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "plan_of",
     "save",
     "write_whole",
+    "wrong_folder",
 ]
 
 RECIPE_NOTE = "mfd.recipe"  # in the notes of a safetensors file: JSON, which model it is
@@ -74,6 +75,16 @@ def check_out(out: Path) -> str | None:
     return None
 
 
+def wrong_folder(out: Path, plan: Plan | None) -> str | None:
+    """Why the model of a plan cannot fill the folder `out`, or None: it can, or `out` is a file."""
+    if out.suffix in ENDINGS or (plan is not None and "hf" in plan.recipe):
+        return None
+    return (
+        f"--out {out}: only a model of Hugging Face fills a folder; name a file, as "
+        f"{out.name or 'model'}.safetensors"
+    )
+
+
 def save(packet: Packet, body: Buffer, path: Path) -> None:
     """Write a model as `.safetensors`, the packet itself as `.mfd`, or a folder.
 
@@ -94,11 +105,9 @@ def save(packet: Packet, body: Buffer, path: Path) -> None:
 def _save_folder(packet: Packet, folder: Path) -> None:
     """Write what `from_pretrained` of transformers or PEFT reads."""
     plan = plan_of(packet)
-    if plan is None or "hf" not in plan.recipe:
-        raise CommandError(
-            f"only a model with a recipe of Hugging Face fills a folder: save it as "
-            f"{folder}.safetensors"
-        )
+    if (wrong := wrong_folder(folder, plan)) is not None:
+        raise CommandError(wrong)
+    assert plan is not None
     try:
         from mfd.learn import hf, lora
 

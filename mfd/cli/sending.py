@@ -6,6 +6,7 @@ Rules of this file: torch is loaded by `build` alone.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,10 +37,15 @@ NAMED_MAX = 3  # tensors in a sentence
 def user_key(path: Path | None) -> KeyPair:
     """The key that signs this user's plans, made on first use. Raises: Misuse."""
     home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    place = path or home / "mfd" / "key"
+    fresh = not place.exists()
     try:
-        return KeyPair.load_or_create(path or home / "mfd" / "key")
+        keys = KeyPair.load_or_create(place)
     except KeyFileError as exc:
         raise Misuse(str(exc)) from exc
+    if fresh:  # a slip in --key would be a new signer that nobody knows
+        print(f"mfd: made a new key, {place}", file=sys.stderr)
+    return keys
 
 
 def build(recipe: Mapping[str, Any], *, seed: int = 0, init: Path | None = None) -> nn.Module:
@@ -70,8 +76,10 @@ def load_into(module: nn.Module, path: Path) -> None:
     except OSError as exc:
         raise Misuse(f"--init {path} cannot be read: {exc.strerror or exc}") from exc
     except (PacketError, KeyError) as exc:
-        hint = ": mfd packet convert makes one of a packet" if path.suffix == ".mfd" else ""
-        raise Misuse(f"--init {path} is not a sound safetensors file ({exc}){hint}") from exc
+        if path.suffix == ".mfd":
+            made = f"mfd packet convert {path} {path.with_suffix('.safetensors')}"
+            raise Misuse(f"--init {path} is a packet, not safetensors: `{made}` makes it") from exc
+        raise Misuse(f"--init {path} is not a sound safetensors file: {exc}") from exc
     try:
         for name, owner in tied_names(module).items():  # files hold a tied tensor once
             if owner in brought:
@@ -120,6 +128,12 @@ def make_walker(module: nn.Module, plan: Plan, keys: KeyPair) -> tuple[str, list
         layers = [(layer.name, pack(module, layer)) for layer in find_layers(module)]
     except LearnError as exc:
         raise Misuse(str(exc)) from exc
+    if plan.body is not None and plan.body[1] > len(layers):
+        low, high = plan.body
+        raise Misuse(
+            f"the plan's body is {low}:{high}, and the model has layers 0:{len(layers)}: "
+            "`mfd layers` shows them"
+        )
     software = f"mfd {mfd.__version__}"
     nonce = os.urandom(NONCE_BYTES)
     birth = bear(plan, layers, keys, nonce=nonce, software=software)

@@ -7,6 +7,7 @@ from typing import Any
 
 from mfd.cli import charts
 from mfd.cli.errors import CommandError, Misuse
+from mfd.cli.saving import write_whole
 from mfd.cli.view import data_size, print_json, print_table
 
 __all__ = ["show"]
@@ -70,7 +71,6 @@ def show(
         head = f'<svg xmlns="http://www.w3.org/2000/svg" width="720" <style>{PLAIN}</style>'
         head, _, style = head.partition("<style>")
         body = picture.replace("<svg ", head, 1).replace(">", f"><style>{style}", 1)
-        try:
-            out.write_text(body, encoding="utf-8")
-        except OSError as exc:
-            raise CommandError(f"{out} cannot be written: {exc.strerror}") from exc
+        write_whole(out, [body.encode()])
+        if not as_json:
+            print(f"\n{out}: {len(rows)} part{'s' * (len(rows) != 1)}")

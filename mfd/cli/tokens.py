@@ -53,9 +53,12 @@ def admission(
     """The part of the configuration that tells who is a member. Raises: Misuse."""
     try:
         named = frozenset(map(parse_peer_id, issuers))
+    except ValueError as exc:
+        raise Misuse(f"issuers: {exc}") from exc
+    try:
         told = parse_token(text) if text is not None else None
     except ValueError as exc:
-        raise Misuse(str(exc)) from exc
+        raise Misuse(f"token: {exc}") from exc
     config = Config(network=network, issuers=named, token=told)
     if (holds or told is not None) and not is_member(config, me, verify):
         why = "has no token" if told is None else "has a token that is not for it"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mfd.cli.client import Client, Unreachable
-from mfd.cli.errors import CommandError, Misuse
+from mfd.cli.errors import CommandError, Misuse, nearest
 from mfd.cli.view import brief, console, data_size, hop_line, print_json, report_line
 from mfd.packet.manifest import Kind
 
@@ -54,6 +55,7 @@ def send(
     from mfd.cli.fit import check_fit
     from mfd.cli.models import from_hf, with_base
     from mfd.cli.plans import make_plan
+    from mfd.cli.saving import wrong_folder
     from mfd.cli.sending import build, make_walker, user_key
     from mfd.core.ages import walkers_of
 
@@ -81,6 +83,8 @@ def send(
     else:
         check_fit(plan, _samples_at(told, plan), module)
     plan = with_base(plan, module)
+    if out is not None and (wrong := wrong_folder(out, plan)) is not None:
+        raise Misuse(wrong)
     walkers = []
     for _ in range(walkers_of(plan)):
         walker, parts = make_walker(module, plan, user_key(order.key))
@@ -88,6 +92,7 @@ def send(
         client.post_walker(parts)
         print(f"walker {walker} ({size}) is at {brief(home.hex())}", flush=True)
         walkers.append(walker)
+    _say_who_is_missing(told, plan)
     if follow:
         _follow(client, walkers, out)
         return
@@ -103,6 +108,20 @@ def _samples_at(told: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     forms = told.get("forms") or {}
     held = {name: Sample.read(forms[name]) for name in beneath([*plan.names, *plan.verify], forms)}
     return {f"{name} at the peer asked": one for name, one in held.items() if one is not None}
+
+
+def _say_who_is_missing(told: Mapping[str, Any], plan: Plan) -> None:
+    """Say on stderr which data the asked peer knows no holder of: a wrong name waits for ever."""
+    names = (str(route["name"]) for route in told.get("routes", []))
+    known = {name for name in names if not name.startswith("@")}  # the others name a peer
+    for name in [*plan.names, *plan.verify]:
+        if name not in known:
+            near = nearest(name, known) if known else "it knows of no data at all"
+            print(
+                f"mfd: {brief(told['peer'])} knows no holder of {name} so far, and the model waits "
+                f"for one; {near}",
+                file=sys.stderr,
+            )
 
 
 def _with_task(table: dict[str, Any]) -> dict[str, Any]:
@@ -139,14 +158,17 @@ def get(client: Client, prefix: str, out: Path) -> None:
     from mfd.cli.saving import open_model, save
 
     _check_out(out)
+    if not prefix:
+        raise Misuse("the id of the walker is empty: `mfd status` lists them")
     heir = client.find_walker(prefix).get("heir") or prefix
     body = client.model(heir, MODEL_BYTES_MAX)
     packet = open_model(memoryview(body), f"the model of {prefix}")
     save(packet, body, out)
     manifest = packet.manifest
     alone = manifest.kind is Kind.ADAPTER and out.suffix != ".mfd"
-    what = "adapters without their base, from a packet of " if alone else ""
-    what += data_size(len(body))
+    what = "adapters without their base, " if alone else ""
+    size = data_size(out.stat().st_size if out.is_file() else len(body))
+    what += size if out.is_file() else f"from a packet of {size}"
     print(f"{out}: version {manifest.seq} of {brief(manifest.walker.hex())}, {what}")
 
 
@@ -163,6 +185,10 @@ def _check_out(out: Path | None) -> None:
 def trace(client: Client, prefix: str, *, follow: bool, out: Path | None, as_json: bool) -> None:
     """Print what a peer knows of a walker's journey."""
     _check_out(out)
+    if not prefix:
+        raise Misuse("the id of the walker is empty: `mfd status` lists them")
+    if out is not None and not follow:
+        raise Misuse("--out needs --follow; `mfd get` saves what a peer holds now")
     if follow and as_json:
         raise Misuse("--follow and --json do not go together: poll `mfd trace --json`")
     if follow:

@@ -136,6 +136,8 @@ def hop_line(report: Json) -> str | None:
             return _merged(report)
         case "skipped":
             return printable(report.get("reason", ""))
+        case "parked":
+            return f"at {brief(str(report.get('peer', '')))}: {printable(report.get('reason', ''))}"
         case "arrived":
             told = f"home after {report.get('stops')} stops, version {report.get('seq')}"
             count = report.get("siblings")
@@ -191,7 +193,14 @@ def _number(value: Any, form: str = "{:.4f}") -> str:
 
 def _fields(report: Json) -> str:
     pairs = ((k, v) for k, v in report.items() if k not in HIDDEN)
-    return "  ".join(f"{k}={brief(printable(v))}" for k, v in pairs)
+    return "  ".join(
+        f"{k}={brief(_place(v) if k == 'address' else printable(v))}" for k, v in pairs
+    )
+
+
+def _place(address: object) -> str:
+    """Of a join line host and port alone: the peer is told beside it."""
+    return printable(address).removeprefix("mfd://").partition("/")[0]
 
 
 def printable(value: Any) -> str:

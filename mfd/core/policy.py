@@ -95,7 +95,8 @@ def reason(
         case "metropolis":
             return _why_metropolis(plan, target, holders, place)
         case _:
-            return f"nearest {among}: {target.metric / 100:.2f} ms, {target.hops} hops away"
+            hops = "1 hop" if target.hops == 1 else f"{target.hops} hops"
+            return f"nearest {among}: {target.metric / 100:.2f} ms, {hops} away"
 
 
 def _why_metropolis(plan: Plan, target: Source, holders: Sequence[Source], place: Place) -> str:

@@ -224,7 +224,7 @@ def _status(walker: Walker, heir: Walker) -> WalkerStatus:
     return WalkerStatus(
         walker=walker.id.hex(),
         role=walker.role.value,
-        activity=walker.activity,
+        activity=walker.activity or ("home" if walker.role is Role.DONE else ""),  # after a start
         mode=walker.plan.mode,
         epoch=walker.high_water[0],
         hop=walker.high_water[2],

@@ -21,6 +21,7 @@ CHOICES = {
     "precision": ("full", "bf16"),
     "device": ("auto", "cpu", "cuda"),
 }
+KINDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a word"}
 POSITIVE = ("batch", "lr", "temperature")
 BELOW_ONE = ("ema", "momentum")
 SHARES = ("proxy", "logits", "prototypes")
@@ -75,7 +76,7 @@ class Options:
             if kind is float and type(value) in (int, bool):
                 value = float(value)
             if type(value) is not kind:
-                raise LearnError(f"plan.learn: {key} is a {kind.__name__}, not {value!r}")
+                raise LearnError(f"plan.learn: {key} is {KINDS[kind]}, not {value!r}")
             values[key] = value
         options = cls(**values)
         options._check()

@@ -143,7 +143,8 @@ def read_csv(path: Path, options: Mapping[str, str]) -> Table:
         dropped = [name for name in options.get("drop", "").split(",") if name]
         for name in (label, *dropped):
             if name not in header:
-                raise HoldingError(f"no column {name!r}; there are {', '.join(header)}")
+                have = f"there are {', '.join(header)}" if header else "it is empty"
+                raise HoldingError(f"no column {name!r}; {have}")
         at = header.index(label)
         kept = [i for i, name in enumerate(header) if i != at and name not in dropped]
         values, labels = _read_rows(rows, header, at, kept)

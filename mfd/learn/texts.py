@@ -175,7 +175,8 @@ def _columns(address: Address) -> tuple[list[str], list[str]]:
     header = next(rows, []) if named else []
     for name in named:
         if name not in header:
-            raise HoldingError(f"no column {name!r}; there are {', '.join(header)}")
+            have = f"there are {', '.join(header)}" if header else "it is empty"
+            raise HoldingError(f"no column {name!r}; {have}")
     at = [int(name) if name.isdecimal() else header.index(name) for name in names]
     first = 2 if named else 1
     sentences, labels = [], []

@@ -5,15 +5,21 @@ Source: spec/link.md section 5 (L-24).
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 from dataclasses import dataclass
 from urllib.parse import parse_qs, quote, urlsplit
 
 from mfd.net.keys import parse_peer_id
 
-__all__ = ["Address", "is_any", "is_ip", "join_line", "parse_address", "parse_listen"]
+__all__ = ["Address", "is_any", "is_ip", "join_line", "parse_address", "parse_listen", "why_deaf"]
 
 SCHEME = "mfd://"
+DEAF = {  # why nobody can listen somewhere, and what to do
+    errno.EADDRINUSE: "is in use: stop the other program, or listen on another port",
+    errno.EADDRNOTAVAIL: "cannot be listened on: it is not this machine's; 0.0.0.0 are all it has",
+    errno.EACCES: "cannot be listened on without more rights: choose a port above 1023",
+}
 NETWORK_CHARS_MAX = 64
 
 
@@ -51,6 +57,12 @@ def parse_address(text: str) -> Address:
         raise ValueError(f"{text!r} is not an address: a join line begins with {SCHEME}")
     network = networks["network"][0][:NETWORK_CHARS_MAX] if networks else None
     return Address(host, port, parse_peer_id(peer) if peer else None, network)
+
+
+def why_deaf(error: OSError) -> str:
+    """Say why an address cannot be listened on, for after the address."""
+    told = DEAF.get(error.errno or 0)
+    return told or f"cannot be listened on: {error.strerror or error}"
 
 
 def parse_listen(text: str) -> tuple[str, int]:

@@ -8,7 +8,6 @@ Source: ARCHITECTURE.md; mfd.core.events and effects.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import time
 from collections import deque
@@ -49,7 +48,7 @@ from mfd.core.events import (
     Ticked,
     Unheld,
 )
-from mfd.net.addresses import Address, join_line, parse_address, parse_listen
+from mfd.net.addresses import Address, join_line, parse_address, parse_listen, why_deaf
 from mfd.net.clock import now_us
 from mfd.net.cores import Core
 from mfd.net.discovery import Discovery, DiscoveryError
@@ -200,11 +199,7 @@ class Node:
         try:
             await site.start()
         except OSError as exc:
-            if exc.errno == errno.EADDRINUSE:
-                why = "is in use: stop the other program, or listen on another port"
-            else:
-                why = f"cannot be listened on: {exc.strerror or exc}"
-            raise NodeError(f"address {self._listen} {why}") from exc
+            raise NodeError(f"address {self._listen} {why_deaf(exc)}") from exc
         port = self._runner.addresses[0][1]
         self._address = Address(host, port, self._core.id, self._terms.network)
         self._dwelling = Dwelling(self._address, self._advertise, self.post)
@@ -317,7 +312,8 @@ class Node:
         try:
             held = await describe_holding(self._trainer, name, address)
         except TrainerError as exc:
-            raise NodeError(f"data {name!r} at {address}: {exc}") from exc
+            place = "" if address in str(exc) else f" at {address}"
+            raise NodeError(f"data {name!r}{place}: {exc}") from exc
         try:
             self._command(held)
         except CommandFailed as exc:

@@ -25,7 +25,7 @@ from mfd.cli.comparing import (
     read_lines,
     resolve,
 )
-from mfd.cli.contest import opened
+from mfd.cli.contest import opened, uneven_samples
 from mfd.cli.errors import Misuse
 from mfd.cli.main import main
 from mfd.cli.page import csv_text
@@ -166,6 +166,13 @@ def test_a_name_is_one_folder_below(name: str, tmp_path: Path) -> None:
         raise AssertionError("it was taken")
 
 
+def test_plans_that_saw_unlike_numbers_of_samples_are_told() -> None:
+    rows = [{"plan": "a", "samples": 1000.0}, {"plan": "b", "samples": 1040.0}]
+    assert uneven_samples(rows) == uneven_samples([]) == ""
+    told = uneven_samples([*rows, {"plan": "c", "samples": 1500.0}])
+    assert "a from 1,000, c from 1,500" in told
+
+
 def test_a_spreadsheet_takes_no_name_for_a_formula() -> None:
     text = csv_text(["node", "bytes"], [["=cmd()", -1], ["@x", 2.5], ["plain-1", 3]])
     assert text == "node,bytes\n'=cmd(),-1\n'@x,2.5\nplain-1,3\n"
@@ -196,6 +203,7 @@ def test_the_report_is_one_file_that_loads_nothing(done: Path) -> None:
     assert "://" not in html.replace("&quot;", "")
     assert "@import" not in html
     assert "url(" not in html.replace("url(#tip)", "")
+    assert "&plusmn;" not in html  # one seed has no spread
     assert "laps=" in html.partition("Plans</dt><dd>")[2].partition("</dd>")[0]
     assert ("of FedAvg's" in html) == ("fedavg" in html.partition("</h1>")[0])
 
@@ -385,8 +393,9 @@ def test_data_show_prints_and_draws_the_split(
     assert [len(row["labels"]) for row in rows] == [5, 5, 5, 5]
     assert sum(row["samples"] for row in rows) == 1438
     assert picture.read_text().startswith("<svg xmlns=")
-    assert main(args) == 0
+    assert main([*args, "--out", str(picture)]) == 0
     said = capsys.readouterr().out
+    assert said.endswith(f"{picture}: 4 parts\n")
     assert "4/4" in said
     assert "10 classes\n" in said
     assert main(["data", "show", "csv:nowhere.csv?label=a"]) == 1

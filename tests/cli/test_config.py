@@ -37,7 +37,7 @@ def test_flags_stand_over_the_file_and_lists_add_up(tmp_path: Path) -> None:
         ('join = "a:1"', "join: "),
         ("hold = [1]", "hold: "),
         ('network = ""', "network: "),
-        ('allow = ["12"]', "not a peer id"),
+        ('allow = ["12"]', "allow: '12' is not a peer id"),
         ('listen = "here"', "host:port"),
         ('advertise = ["here"]', "'here' is not host:port"),
         (f"advertise = {['a:1'] * 9}", "at most 8"),
@@ -52,6 +52,13 @@ def test_wrong_files_are_told_in_one_sentence(tmp_path: Path, text: str, part: s
         load_settings(path, {"join": [], "hold": {}})
     assert part in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_a_wrong_flag_is_not_the_fault_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "mfd.toml"
+    path.write_text("slots = 3")
+    with pytest.raises(Misuse, match=r"^settings: 'nowhere' is not an address"):
+        load_settings(path, {"join": ["nowhere"]})
 
 
 def test_holdings_keep_equals_signs_of_the_address() -> None:

@@ -119,6 +119,7 @@ def test_without_matplotlib_one_sentence_says_so(
     ("args", "words"),
     [
         (["show", "FILE", "--out", "x.bmp"], ".svg, .png, .pdf"),
+        (["show", "ring:5"], "`mfd topology make ring 5 --out ring5.toml` writes it"),
         (["make", "ring", "4", "--out", "x.toml", "--holders", "5"], "--holders 5"),
         (["make", "ring", "4", "--out", "x.toml", "--hold", "nothing"], "NAME=ADDRESS"),
         (["make", "knot", "4", "--out", "x.toml"], "barbell"),

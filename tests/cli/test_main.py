@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from mfd import __version__
 from mfd.cli.errors import EXIT_CODES
 from mfd.cli.main import main
+from mfd.cli.start import mfd, mfd_peer
 from tests.cli.conftest import ENVIRONMENT
 
 HEAVY = ("torch", "aiohttp", "asyncio", "networkx", "numpy", "pydantic", "cryptography")
@@ -28,6 +31,26 @@ def test_help_is_light_and_tells_the_exit_codes() -> None:
     assert all(word in said for word in EXIT_CODES.split()[:8])
     for command in ("send", "get", "status", "peers", "routes", "trace", "layers", "demo"):
         assert f" {command} " in said
+
+
+@pytest.mark.parametrize("start", [mfd, mfd_peer])
+def test_the_version_is_told(
+    start: Callable[[], int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["x", "--version"])
+    assert start() == 0
+    assert capsys.readouterr().out == f"mfd {__version__}\n"
+
+
+def test_ctrl_c_before_anything_is_loaded_is_one_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mfd.cli.start.import_module", interrupted)
+    assert mfd() == 130
+    assert capsys.readouterr().err == "mfd: stopped\n"
 
 
 def test_a_client_verb_loads_no_server() -> None:

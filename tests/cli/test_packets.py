@@ -95,7 +95,10 @@ def test_inspect_and_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert told["signed"]
     assert [layer["name"] for layer in told["layers"]] == ["stem", "body", "head"]
     assert told["layers"][0]["encoding"] == "planes"
-    assert "head" in run(capsys, "inspect", path)[1]
+    said = run(capsys, "inspect", path)[1]
+    assert "head" in said
+    assert "signed    yes" in said
+    assert not any(sign in said for sign in "[]'")  # words for people, no values of Python
     assert run(capsys, "verify", path)[0] == 0
     path.write_bytes(body[:-200] + bytes([body[-200] ^ 1]) + body[-199:])
     code, _, err = run(capsys, "verify", path)
@@ -128,6 +131,9 @@ def test_a_packet_is_encoded_anew_and_stays_signed(
     assert "3 layers" in out
     assert back.read_bytes() == body
     assert run(capsys, "verify", back)[0] == 0
+    code, out, _ = run(capsys, "convert", raw, back, "--encoding", "int8")
+    assert code == 0
+    assert "nothing went as int8: it takes only weights that are rounded to 8 bits" in out
 
 
 def test_safetensors_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,7 +203,7 @@ def test_no_tensor_is_lost_where_layers_share_a_name(
         (("split", "m.mfd", "--by", "tensor"), 2, "by layer"),
         (("split", "m.mfd", "--by", "layer", "--chunk-bytes", "4096"), 2, "say how to split"),
         (("split", "m.mfd", "--chunk-bytes", "9"), 2, "at least 1024"),
-        (("split", "m.mfd", "--by", "layer", "--out", "no"), 2, "no folder"),
+        (("split", "m.mfd", "--by", "layer", "--out", "no/no"), 2, "no/no cannot be made"),
         (("split", "bad.mfd", "--by", "layer"), 1, "bad.mfd is not sound"),
         (("join", "m.mfd", "--out", "n.mfd"), 1, "m.mfd is no part"),
     ],
@@ -347,7 +353,7 @@ def test_layers_are_split_and_joined_to_the_same_bytes(
     """Rules: P-55"""
     path, out = tmp_path / "m.mfd", tmp_path / "n.mfd"
     body = write(path, layers(), encoding=encoding)
-    parts = split(capsys, path, "--by", "layer")
+    parts = split(capsys, path, "--by", "layer", "--out", tmp_path / "made")
     assert [p.name for p in parts] == [f"m.{i}-of-4.mfd" for i in (1, 2, 3, 4)]
     for part in parts:
         assert run(capsys, "verify", part)[0] == 0

@@ -20,7 +20,7 @@ def test_a_free_port_is_chosen_once_and_names_the_state() -> None:
     assert settle_port(chosen) == chosen
     assert default_state(chosen, "") == Path("mfd-state") / port
     assert default_state(chosen, "lab/one") == Path("mfd-state/lab_one")
-    with pytest.raises(Misuse, match="cannot be listened on"):
+    with pytest.raises(Misuse, match="cannot be listened on: it is not this machine's"):
         settle_port("192.0.2.1:0")
 
 

@@ -130,7 +130,7 @@ def test_init_must_fit_the_recipe(tmp_path: Path) -> None:
         ("no.safetensors", None, "cannot be read: No such file"),
         ("a.safetensors", b"", "is not a sound safetensors file"),
         ("a.safetensors", b"garbage" * 9, "is not a sound safetensors file"),
-        ("a.mfd", b"\x93MFD", "mfd packet convert makes one of a packet"),
+        ("a.mfd", b"\x93MFD", "`mfd packet convert .*a.mfd .*a.safetensors` makes it"),
     ],
 )
 def test_a_bad_file_of_first_tensors_is_one_sentence(
@@ -146,12 +146,14 @@ def test_a_bad_file_of_first_tensors_is_one_sentence(
 
 
 def test_the_users_key_is_made_once_and_private(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     first = user_key(None)
+    assert capsys.readouterr().err == f"mfd: made a new key, {tmp_path / 'mfd' / 'key'}\n"
     assert (tmp_path / "mfd" / "key").stat().st_mode & 0o777 == 0o600
     assert user_key(None).public_key == first.public_key
+    assert capsys.readouterr().err == ""
 
 
 def test_a_file_may_hold_a_tied_tensor_once_under_either_name(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mfd.cli.main import main
+from mfd.net.keys import KeyPair
 from tests.cli.conftest import RunningPeer, program
 
 pytest.importorskip("torch")
@@ -20,6 +21,7 @@ ARGS = [RECIPE, "--names", "digits/train", "--laps", "1", "--set", "min_holders=
 
 
 def _key(folder: Path) -> list[str]:
+    KeyPair.load_or_create(folder / "key")
     return ["--key", str(folder / "key")]
 
 
@@ -159,7 +161,8 @@ def test_a_model_that_nobody_can_train_is_no_success(
 def test_ctrl_c_while_following_leaves_the_walker_alone(
     api: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = [*ARGS[:-1], "min_holders=9", "--api", api, *_key(tmp_path)]
+    wrong = ["--verify", "digits/tset"]
+    argv = [*ARGS[:-1], "min_holders=9", *wrong, "--api", api, *_key(tmp_path)]
     process = program("main", "send", *argv)
     assert process.stdout is not None
     walker = process.stdout.readline().split()[1]
@@ -167,7 +170,10 @@ def test_ctrl_c_while_following_leaves_the_walker_alone(
         pass  # ends with the pipe, should it never park
     process.send_signal(signal.SIGINT)
     said, errors = process.communicate(timeout=20)
-    assert (process.returncode, errors) == (0, "")
+    assert process.returncode == 0
+    assert errors.count("\n") == 1
+    assert "knows no holder of digits/tset so far" in errors
+    assert errors.endswith("did you mean 'digits/test'?\n")
     assert f"mfd trace {walker[:8]} --follow --api {api}" in said
     walkers = _json(capsys, "status")["walkers"]
     assert [w["role"] for w in walkers if w["walker"] == walker] == ["own"]
@@ -206,12 +212,20 @@ def test_wrong_requests_end_with_one_sentence(
         (2, ["send", RECIPE, "--names", "a", "--init", "random", *key], "is for --hf"),
         (2, ["send", RECIPE, "--names", "a", "--hf", str(tmp_path), *key], "two models are given"),
         (2, ["send", RECIPE, "--names", "a", "--out", "m.pt", *key], ".safetensors"),
+        (2, ["send", RECIPE, "--names", "a", "--out", "home", *key], "as home.safetensors"),
+        (2, ["send", RECIPE, "--names", "a", "--set", "body=2:9", *key], "has layers 0:3"),
+        (2, ["send", "m.safetensors", "--names", "a", *key], "--init FILE.safetensors"),
+        (2, ["trace", ""], "is empty"),
+        (2, ["get", "", "--out", "x.mfd"], "is empty"),
+        (2, ["trace", "00", "--out", "x.mfd"], "--out needs --follow"),
+        (2, ["status", "--token-file", "none"], "none cannot be read: No such file"),
         (2, ["send", "no.toml", *key], "no.toml"),
         (2, ["send", RECIPE, "--names", "a", "--init", str(bad), *key], "bad.mfd"),
         (2, ["send", RECIPE, "--names", "a", "--key", str(bad)], "chmod 600"),
         (1, ["get", "0000", "--out", str(tmp_path / "x.mfd")], "no walker"),
         (1, ["trace", "ffff"], "no walker"),
         (1, ["status", "--api", "http://127.0.0.1:9"], "no peer answers"),
+        (1, ["status", "--api", "127.0.0.1"], "at 127.0.0.1, which names no port: "),
         (2, ["status", "--api", "ftp://127.0.0.1"], "http://HOST:PORT"),
         (1, ["packet", "inspect", str(bad)], "not a packet"),
         (1, ["packet", "verify", str(tmp_path / "none.mfd")], "none.mfd"),

@@ -94,6 +94,12 @@ def test_a_graph_that_cannot_run_is_told(tmp_path: Path, capsys: pytest.CaptureF
     path.write_text("[nodes.a]\n[nodes.b]\n")
     assert main(["up", str(path)]) == 2
     assert "falls into 2 islands" in capsys.readouterr().err
+    (tmp_path / "one.toml").write_text("[nodes.a]\n")
+    (tmp_path / "states" / "topology.toml").mkdir(parents=True)
+    assert main(["up", str(tmp_path / "one.toml"), "--folder", str(tmp_path / "states")]) == 1
+    said = capsys.readouterr().err
+    assert "topology.toml: cannot be written: Is a directory" in said
+    assert "bug" not in said
 
 
 def test_the_dialling_end_of_an_edge_knows_what_to_emulate(graph: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import pytest
 
 from mfd.cli import reading
+from mfd.cli.peer import _printer
 from mfd.cli.view import brief, console, data_size, hop_line, print_table, report_line, span
 
 PEER = "ab" * 32
@@ -144,3 +145,15 @@ def test_a_table_shows_names_of_strangers_without_what_moves_a_terminal(
     assert "\x1b" not in out
     assert "?[2Jevil?" in out
     assert "good" in out
+
+
+def test_a_peer_that_several_walkers_pass_tells_of_which_it_speaks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show = _printer(json_lines=False)
+    reason = {"peer": "b" * 64, "reason": "0 of 1 holders of x are known", "seq": 0}
+    show({"n": 1, "at": 0, "kind": "parked", "walker": "a" * 64, **reason})
+    show({"n": 2, "at": 0, "kind": "linked", "peer": "c" * 64, "address": "mfd://h:1/cc?network=x"})
+    parked, linked = capsys.readouterr().out.splitlines()
+    assert parked.endswith("aaaaaaaa parked          at bbbbbbbb: 0 of 1 holders of x are known")
+    assert linked.endswith("linked          peer=cccccccc  address=h:1")

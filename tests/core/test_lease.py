@@ -207,6 +207,8 @@ def test_a_home_that_restarts_still_releases_the_last_shadow() -> None:
     world.start(home)
     world.run(seconds=10 * LEASE_US / 1e6)
     assert sorted(role(h) for h in world.hosts.values()) == ["done"] + 3 * ["released"]
+    assert home.peer is not None
+    assert [w.activity for w in home.peer.status().walkers] == ["home"]  # as before the restart
     assert not any(reports(h, "reissued") for h in world.hosts.values())
 
 

@@ -54,6 +54,10 @@ def test_nearest_is_the_order_given() -> None:
     assert order(None, [source("z"), source("a")]) == "za"
     told = reason(plan(), source("z"), [source("z"), source("a")], (), Place(ME))
     assert told == "nearest of 2 that can be chosen: 2.50 ms, 2 hops away"
+    near = source("z")._replace(hops=1)
+    assert reason(plan(), near, [near], (), Place(ME)).endswith(
+        "1 that can be chosen: 2.50 ms, 1 hop away"
+    )
 
 
 def test_labels_that_complement_those_seen_come_first() -> None:

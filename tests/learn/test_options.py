@@ -231,7 +231,7 @@ def test_dead_options_are_refused() -> None:
         ({"ema": 1.0}, "ema must be below 1"),
         ({"epochs": 0}, "epochs must be above 0, or steps, or seconds"),
         ({"optimizer": "sgd-nesterov", "momentum": 0.0}, "needs a momentum"),
-        ({"steps": 2.5}, "steps is a int"),
+        ({"steps": 2.5}, "steps is a whole number"),
     ]:
         with pytest.raises(LearnError, match=words):
             Options.of(learn)

@@ -94,8 +94,10 @@ def test_what_only_reading_shows_is_one_sentence_too(tmp_path: Path, table: Path
     (tmp_path / "short.csv").write_text("a,b\n1,2\n3\n")
     (tmp_path / "words.csv").write_text("a,b\n1,2\nx,4\n")
     (tmp_path / "empty.csv").write_text("a,b\n")
+    (tmp_path / "nothing.csv").touch()
     np.savez(tmp_path / "half.npz", x=np.zeros(3))
     for address, words in (
+        (f"csv:{tmp_path}/nothing.csv?label=speed", "no column 'speed'; it is empty"),
         (f"csv:{table}?label=speed", "no column 'speed'; there are range, angle, move"),
         (f"csv:{table}?label=move&classes=a,b", "label 'right' is not among the classes a, b"),
         (f"csv:{table}?label=range", "line 2: could not convert"),

@@ -229,8 +229,8 @@ def test_measure_counts_by_hand(pictures: Holding) -> None:
     ("learn", "words"),
     [
         ({"epoch": 1}, "no 'epoch'; did you mean 'epochs'? It has epochs, steps"),
-        ({"epochs": "2"}, "epochs is a float, not '2'"),
-        ({"batch": 3.5}, "batch is a int"),
+        ({"epochs": "2"}, "epochs is a number, not '2'"),
+        ({"batch": 3.5}, "batch is a whole number"),
         ({"batch": 0}, "batch must be above 0"),
         ({"lr": -1.0}, "lr is out of range"),
         ({"lr": float("nan")}, "lr is out of range"),

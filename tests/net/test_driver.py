@@ -265,8 +265,8 @@ async def test_a_node_without_data_starts_no_trainer(tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         ({"listen": "nonsense"}, "write host:port"),
-        ({"listen": "203.0.113.1:80"}, "cannot be listened on"),
-        ({"holdings": {"d": "sklearn:digits?part=6/5"}}, "data 'd' at sklearn:digits"),
+        ({"listen": "203.0.113.1:80"}, "cannot be listened on: it is not this machine's"),
+        ({"holdings": {"d": "sklearn:digits?part=6/5"}}, "data 'd': data address 'sklearn:digits"),
     ],
 )
 async def test_a_node_that_cannot_start_says_why(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -12,6 +13,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from mfd.cli.travel import STORY
+from mfd.cli.view import BAD, GOOD
 from mfd.web.api import REPORTS_PER_ANSWER, routes
 from tests.web.faces import WALKER, FakeFace
 
@@ -210,9 +213,23 @@ async def test_the_page_needs_only_this_peer_and_runs_nothing_inline(client: Cli
     sources = _Sources()
     sources.feed(await page.text())
     assert not sources.inline
-    assert sources.found == ["/static/style.css", "/static/app.js"]
+    assert sources.found == ["/static/icon.svg", "/static/style.css", "/static/app.js"]
     for path in sources.found:
         assert (await client.get(path)).status == 200
+
+
+def test_the_page_tells_what_the_command_line_tells() -> None:
+    script = files("mfd.web").joinpath("static", "app.js").read_text("ascii")
+    colours = {
+        name: re.search(rf"const {name} = new Set\(\[(.*?)\]", script, re.DOTALL)
+        for name in ("BAD", "GOOD")
+    }
+    for name, words in (("BAD", BAD), ("GOOD", GOOD)):
+        found = colours[name]
+        assert found is not None
+        assert set(re.findall(r'"([^"]+)"', found[1])) == words
+    phrases = script.partition("const PHRASES = {")[2].partition("\n};")[0]
+    assert set(re.findall(r"^  (\w+): ", phrases, re.MULTILINE)) == {*STORY, "parked"}
 
 
 def test_the_page_makes_no_markup_of_what_it_is_told() -> None:

@@ -3,8 +3,8 @@
 
 const SHOWN = 200;
 const BAD = new Set(["learning failed", "refused", "equivocated", "fenced", "lost", "unlinked", "unreachable",
-  "intake failed", "not measured", "corrupt", "disk"]);
-const GOOD = new Set(["stop", "arrived", "measured"]);
+  "intake failed", "not measured", "corrupt", "disk", "silent"]);
+const GOOD = new Set(["stop", "arrived", "measured", "merged"]);
 const losses = new Map();  // walker -> losses after its stops, by seq
 let last = 0;
 
@@ -124,7 +124,8 @@ function show(status) {
     ["ago", (d) => span(d.ago_us / 1e6), "number"], ["why", (d) => d.reason, "phrase"],
   ], "none so far");
   table("routes", status.routes, [
-    ["data", (r) => r.name], ["holder", (r) => brief(r.holder)],
+    ["data", (r) => (r.name.startsWith("@") ? r.name.slice(0, 9) : r.name)],
+    ["holder", (r) => brief(r.holder)],
     ["via", (r) => (r.via ? brief(r.via) : "this peer")],
     ["metric", (r) => `${(r.metric / 100).toFixed(2)} ms`, "number"],
     ["hops", (r) => String(r.hops), "number"], ["samples", (r) => String(r.samples), "number"],
@@ -139,8 +140,16 @@ const PHRASES = {
   measured: (r) => `after lap ${r.lap} by ${brief(r.by)}: loss ${short(r.loss)}` +
     ("accuracy" in r ? `, accuracy ${short(r.accuracy)}` : ""),
   chosen: (r) => `${brief(r.peer)} to ${brief(r.target)}: ${r.reason}`,
+  part: (r) => `${brief(r.peer)} to ${brief(r.target)}: ${r.reason}`,
   handed: (r) => `${brief(r.source)} to ${brief(r.target)}: ${bytes(r.sent_bytes)} ` +
     `in ${short(r.seconds)} s, hop ${r.hop}`,
+  merged: (r) => `${brief(r.peer)}  ` +
+    (r.with ? `itself (weight ${short(r.own)}) with ${r.with}` : "with nobody") +
+    (r.left_out ? `; left out: ${r.left_out}` : ""),
+  skipped: (r) => r.reason,
+  parked: (r) => `at ${brief(r.peer)}: ${r.reason}`,
+  arrived: (r) => `home after ${r.stops} stops, version ${r.seq}` +
+    (r.siblings ? `, with what ${r.siblings} siblings have learned` : ""),
 };
 
 function phrase(report) {
@@ -150,6 +159,7 @@ function phrase(report) {
   const told = (key, value) => {
     if (typeof value === "string" && /^[0-9a-f]{64}$/.test(value)) return brief(value);
     if (key.endsWith("_bytes")) return bytes(value);
+    if (key === "address") return String(value).replace(/^mfd:\/\/([^/]+).*$/, "$1");
     return typeof value === "number" && !Number.isInteger(value) ? value.toPrecision(4) : value;
   };
   return Object.entries(report).filter(([key]) => !skip.has(key))
@@ -190,7 +200,7 @@ async function watch() {
       last = told.last;
       show(status);
       at("state").textContent = "live";
-      at("state").className = "";
+      at("state").className = "live";
       await pause(300);
     } catch (error) {
       at("state").className = "lost";
