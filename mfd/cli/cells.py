@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import mfd
 from mfd.cli.comparing import Cell, Json, Study
-from mfd.cli.dealing import part_address, public_address, residents_of
+from mfd.cli.dealing import part_address, pretrained, public_address, residents_of
 from mfd.cli.entries import ALONE
 from mfd.cli.errors import CommandError
 from mfd.trial import Costs, RunError
@@ -137,7 +137,10 @@ def _set(study: Study, cell: Cell, lines: Lines) -> Setting:
     public = load(at, allow_py=True) if at else None
     if table["recipe"].get("zoo") == "logits" and public is not None:
         table["recipe"] = {**table["recipe"], "samples": len(public.x)}  # parts differ by seed
-    module = build(table["recipe"], seed=cell.seed)
+    if "hf" in config and "hf" in table["recipe"]:
+        module = pretrained(config, table["recipe"], cell.seed)[1]
+    else:
+        module = build(table["recipe"], seed=cell.seed)
     costs = _costs(table, module, test) if config["device"]["flops"] else None
     kinds = dict(zip(config["holders"], residents_of(config), strict=False))
     lines.write(

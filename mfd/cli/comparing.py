@@ -21,8 +21,8 @@ from typing import Any
 
 from blake3 import blake3
 
-from mfd.cli.dealing import part_address, with_options
-from mfd.cli.entries import entries, fitted
+from mfd.cli.dealing import part_address, pretrained_at, with_options
+from mfd.cli.entries import LABEL, entries, fitted
 from mfd.cli.errors import Misuse
 from mfd.cli.fit import check_resident
 from mfd.cli.lines import read_lines
@@ -32,7 +32,6 @@ __all__ = ["Cell", "Order", "Study", "open_study", "parse_seeds", "read_lines", 
 
 KEY, FORMAT = "mfd-compare", 1
 GRAPH = "topology.toml"
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 SEEDS_MAX = 1_000
 PARTITIONS = ("skew", "shard", "quantity", "by")
 DEALT = ("part", "seed", *PARTITIONS)  # options of addresses that a comparison sets
@@ -49,6 +48,8 @@ class Order:
     topology: str = "ring:5"
     partition: str = ""  # skew=0.3, shard=2, quantity=0.5, by=role; "": evenly at random
     recipe: str = ""
+    hf: Path | None = None  # a model of Hugging Face with its values, instead of a recipe
+    head: str | None = None  # of it, where its configuration does not say
     residents: Sequence[str] = ()  # recipes of the models at holders, in turn, for mode distill
     public: str = ""  # address of samples that all holders have, labels unused; or "part"
     laps: int | None = None
@@ -149,6 +150,8 @@ def resolve(order: Order) -> tuple[Json, Topology]:
     if order.public:
         config["public"] = order.public  # before the data is looked at: it may be a part of it
     sample = _look(config)
+    if order.hf is not None:
+        config["hf"] = pretrained_at(order.hf, order.head, sample.classes)
     if order.residents:
         found = [fitted(text, sample) for text in order.residents]
         for recipe in found:
@@ -264,6 +267,8 @@ def _wrong(config: Json) -> str:
     words = ("data", "test", "partition", "home")
     if not all(isinstance(config.get(key), str) for key in words):
         return f"one of {', '.join(words)} is no text"
+    if not isinstance(config.get("hf", {"place": ""}).get("place"), str):
+        return "its model of Hugging Face has no place"
     if not isinstance(config.get("public", ""), str):
         return "its public set is no address"
     residents = config.get("resident", {})

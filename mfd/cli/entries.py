@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mfd.cli.dealing import public_address, residents_of
+from mfd.cli.dealing import pretrained, public_address, residents_of
 from mfd.cli.errors import Misuse
 from mfd.cli.fit import check_table, head_width
 
@@ -39,7 +39,7 @@ Json = dict[str, Any]
 def entries(config: Mapping[str, Any], order: Order, sample: Holding) -> Json:
     """Every plan by its label. `sample` is held-out data. Raises: Misuse."""
     found: Json = {}
-    base = _base(order, sample)
+    base = _base(order, config, sample)
     for text in order.plans:
         label, table = _plan(text, base, config, sample)
         check_table(_travelling(table), config["data"], sample, who=f"plan {label}: ")
@@ -54,12 +54,14 @@ def _travelling(table: Json) -> Json:
     return {**table, "mode": "walk"} if table["mode"] in ALONE else table
 
 
-def _base(order: Order, sample: Holding) -> Json:
+def _base(order: Order, config: Mapping[str, Any], sample: Holding) -> Json:
     """What all plans have unless they say otherwise."""
     from mfd.cli.plans import join_plan, parse_sets
 
     base: Json = {**NAMES, "task": "language" if sample.y.ndim == 2 else "classification"}
-    base["recipe"] = fitted(order.recipe, sample)
+    if order.recipe and "hf" in config:
+        raise Misuse("--recipe and --hf both say which model: give one")
+    base["recipe"] = pretrained(config)[0] if "hf" in config else fitted(order.recipe, sample)
     told = {} if order.laps is None else {"laps": order.laps}
     return join_plan(base, parse_sets(list(order.sets)), told)
 
@@ -106,6 +108,8 @@ def _plan(text: str, base: Json, config: Mapping[str, Any], sample: Holding) -> 
         mode, _, rest = text.partition(":")
         own = join_plan({"mode": mode}, parse_sets(_pairs(rest)))
         label = label or re.sub(r"[^A-Za-z0-9_.+-]", "_", text)
+    if "hf" in base["recipe"] and "recipe" in own and not {"zoo", "hf"} & set(own["recipe"]):
+        own["recipe"] = {**base["recipe"], **own["recipe"]}  # adapters, or names of layers
     if not LABEL.fullmatch(label):
         raise Misuse(f"plan {text}: {label!r} is no label of letters, digits, and _.+-")
     mode = own.get("mode", "snake")

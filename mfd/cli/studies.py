@@ -56,6 +56,10 @@ Data = Annotated[
     str, typer.Option(metavar="ADDRESS", help="Dealt out to the holders, as sklearn:digits.")
 ]
 
+Pretrained = Annotated[
+    Path | None,
+    typer.Option("--hf", help="Model of Hugging Face with its values, instead: its folder."),
+]
 Residents = Annotated[
     list[str] | None,
     typer.Option(
@@ -89,6 +93,8 @@ def compare(
     ] = "",
     skew: Annotated[float | None, typer.Option(help="The same as --partition skew=...")] = None,
     recipe: Annotated[str, typer.Option(help="Model, as cnn:width=8; sizes of data fill in.")] = "",
+    hf: Pretrained = None,
+    head: Annotated[str | None, typer.Option(help="Of --hf: causal, sequence or image.")] = None,
     resident: Residents = None,
     public: Public = "",
     laps: Laps = None,
@@ -117,6 +123,8 @@ def compare(
         topology=topology,
         partition=_partition(partition, skew),
         recipe=recipe,
+        hf=hf,
+        head=head,
         residents=resident or [],
         public=public,
         laps=laps,

@@ -413,27 +413,50 @@ def test_plans_that_share_no_model_are_judged_by_the_residents(tmp_path: Path) -
     assert state["peer1"] > 5 * 4 * (64 * 64 + 64 * 64)  # the resident, its copy, gradients, Adam
 
 
-def test_adapters_learn_by_blocks_and_their_base_nowhere(tmp_path: Path) -> None:
+def test_adapters_learn_by_blocks_and_their_base_nowhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a model of Hugging Face that has learned before: its values are where all plans start."""
     pytest.importorskip("peft", reason="adapters are peft's")
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = {"n_layer": 2, "n_embd": 16, "n_head": 1, "vocab_size": 256, "n_positions": 16}
+    made: Any = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
+    made.save_pretrained(tmp_path / "gpt")
     text = tmp_path / "t.txt"
     text.write_text("the model travels in packets, toward the data; " * 60)
-    sizes = "n_layer = 2\nn_embd = 16\nn_head = 1\nvocab_size = 256\nn_positions = 16\n"
-    plan = "laps = 2\nlayers_per_stop = 1\n[learn]\nsteps = 1\n[recipe.hf.config]\n"
-    plan += f'model_type = "gpt2"\nbos_token_id = 0\neos_token_id = 0\n{sizes}'
-    plan += '[recipe.lora]\nr = 2\ntargets = ["c_attn"]\n'
+    plan = "laps = 2\nlayers_per_stop = 1\n[learn]\nsteps = 1\n"
+    lora = '[recipe.lora]\nr = 2\ntargets = ["c_attn"]\n'
     for mode in ("snake", "centralised"):
-        (tmp_path / f"{mode}.toml").write_text(f'mode = "{mode}"\n{plan}')
+        (tmp_path / f"{mode}.toml").write_text(f'mode = "{mode}"\n{plan}{lora}')
     plans = [str(tmp_path / f"{mode}.toml") for mode in ("snake", "centralised")]
     data = ("--data", f"text:{text}?length=8", "--topology", "line:2")
-    assert compare(tmp_path, *plans, *data) == 0
+    args = (*plans, "walk:laps=1,steps=1", *data, "--hf", str(tmp_path / "gpt"))
+    assert compare(tmp_path, *args) == 0
     study = study_of(tmp_path)
-    begin, *lines, _ = read_lines(study.metrics(Cell("snake", 1)))
-    trained = [w["trained"] for w in lines if w["kind"] == "work" and w["task"] == "train"]
+    trained = [
+        work["trained"]
+        for work in read_lines(study.metrics(Cell("snake", 1)))
+        if work["kind"] == "work" and work["task"] == "train"
+    ]
     assert trained == [[[4, 6]]] * 4  # layers 0 to 3 are the base
-    packets = [packet_of(tmp_path / f"a/packets/{mode}-1.mfd") for mode in ("snake", "centralised")]
-    names = [name for name, _ in begin["layers"]]
-    bases = [[ref.digest for ref in p.manifest.layers[:4]] for p in packets]
-    assert bases[0] == bases[1], names  # neither has learned
+    before = made.state_dict()["transformer.h.0.mlp.c_fc.weight"].numpy()
+    for label in ("snake", "centralised"):
+        packet = packet_of(tmp_path / f"a/packets/{label}-1.mfd")
+        (after,) = [
+            tensor.array()
+            for layer in range(4)
+            for key, tensor in packet.layer(layer).items()
+            if key.endswith("h.0.mlp.c_fc.weight")
+        ]
+        assert (after == before).all()  # it was there, and has not learned
+    full = packet_of(tmp_path / "a/packets/walk_laps_1_steps_1-1.mfd").layer(1)
+    moved = abs(full["transformer.h.0.mlp.c_fc.weight"].array() - before)
+    assert 0 < moved.max() < 0.01
+    made.transformer.wpe.weight.data.mul_(2)
+    made.save_pretrained(tmp_path / "gpt")
+    assert compare(tmp_path, *args) == 2
+    assert "holds a comparison with hf" in capsys.readouterr().err
 
 
 def packet_of(path: Path) -> Any:
