@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mfd.cli.dealing import pretrained, public_address, residents_of
 from mfd.cli.errors import Misuse
 from mfd.cli.fit import check_table, head_width
+from mfd.packet.plan import MODES
 
 if TYPE_CHECKING:
     from mfd.cli.comparing import Order
@@ -28,6 +29,7 @@ __all__ = ["ALONE", "LABEL", "entries", "fitted"]
 
 ALONE = ("centralised", "local", "alone")  # modes in which nothing travels
 PLAIN = {"distill": 0.0, "anchor": 0.0}  # of baselines: what helps a walker not to forget
+BLOCKWISE = ("order", "layers_per_stop", "full_laps", "body", "head", "first")  # of snakes alone
 ROUNDS = 12  # of federated averaging, where the plan does not say
 NAMES = {"names": ["data/train"], "verify": ["data/test"]}
 PUBLIC = "data/public"  # where a plan does not name its public set
@@ -113,6 +115,7 @@ def _plan(text: str, base: Json, config: Mapping[str, Any], sample: Holding) -> 
     if not LABEL.fullmatch(label):
         raise Misuse(f"plan {text}: {label!r} is no label of letters, digits, and _.+-")
     mode = own.get("mode", "snake")
+    _check_used(label, mode, own)
     table = join_plan({"laps": 6}, base, _usual(mode, base, own), own)
     table = {"min_holders": holders, "mode": mode, **table}
     if mode in ("distill", "alone") and not config.get("resident"):
@@ -136,6 +139,16 @@ def _plan(text: str, base: Json, config: Mapping[str, Any], sample: Holding) -> 
         )
     make_plan(_travelling(table), bytes(32))
     return label, table
+
+
+def _check_used(label: str, mode: str, own: Json) -> None:
+    """Raises: Misuse for a field of the plan's own that its mode does without."""
+    idle = [key for key in BLOCKWISE if key in own]
+    if idle and mode in (*MODES, *ALONE) and mode != "snake":
+        raise Misuse(
+            f"plan {label}: {idle[0]} is for plans of mode snake, which learn block by block; mode "
+            f"{mode} trains all layers: leave it out"
+        )
 
 
 def _shared(sharing: Sharing, config: Mapping[str, Any], sample: Holding) -> Json:

@@ -319,6 +319,7 @@ def test_another_comparison_is_not_mixed_in(done: Path, capsys: pytest.CaptureFi
             "have heads of one width, these have 8 and 64",
         ),
         (["distill:scales=0.5", "--data", "sklearn:iris", "--resident", "mlp"], "leave scales out"),
+        (["walk:order=stop", "--data", "sklearn:iris"], "order is for plans of mode snake, which"),
         (["alone", "--data", "sklearn:iris"], "teaches models of the holders: say which"),
         (["walk", "--data", "sklearn:iris?part=1/2"], "says part, and a comparison deals the data"),
         (["walk", "--data", "sklearn:iris?skew=1"], "says skew, and a comparison deals the data"),
