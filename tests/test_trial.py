@@ -134,6 +134,8 @@ def test_early_exits_and_the_received_model_count_where_they_answer() -> None:
     costs = Costs((100.0, 10.0, 1.0), exits=(5.0, 2.0, 0.0), opinion=True)
     assert costs.training(((1, 3),), samples=5, kept=2) == 2 * 111 + 3 * 5 * (11 + 2)
     assert costs.measuring(5) == 5 * 111
+    replay = replace(costs, draws=0.5, opinion=False)
+    assert replay.training(((1, 3),), samples=6, kept=2) == 2 * 100 + 3 * 9 * 13 + 3 * 100
     recipe = {"zoo": "cnn", "inputs": [1, 8, 8], "classes": 10, "width": 4, "exits": True}
     image = Holding(np.zeros((2, 1, 8, 8), np.float32), np.zeros(2, np.int64), 10)
     # means over 3 x 3 fields of 4, 8, 8 channels, then a product; the last one answers anyway

@@ -175,8 +175,7 @@ def _costs(table: Mapping[str, Any], module: nn.Module, test: Holding) -> Costs:
     if is_table(table):
         return Costs((0.0,))
     scales = [parse_scale(text) for text in table.get("scales", ())]
-    opinion = bool(Sharing.of(table["learn"])[1].distill)
-    costs = costs_of(module, test, opinion=opinion)
+    costs = costs_of(module, test, Sharing.of(table["learn"])[1])
     return replace(costs, parts=part_costs(table["recipe"], scales, test)) if scales else costs
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ALONE", "LABEL", "entries", "fitted"]
 
 ALONE = ("centralised", "local", "alone")  # modes in which nothing travels
-PLAIN = {"distill": 0.0, "anchor": 0.0}  # of baselines: what helps a walker not to forget
+PLAIN = {"distill": 0.0, "anchor": 0.0, "replay": 0.0}  # of baselines: what helps not to forget
 BLOCKWISE = ("order", "layers_per_stop", "full_laps", "body", "head", "first")  # of snakes alone
 ROUNDS = 12  # of federated averaging, where the plan does not say
 NAMES = {"names": ["data/train"], "verify": ["data/test"]}

@@ -37,6 +37,7 @@ class Costs:
     """Of versions inside the model, layer by name; the narrower ones learn along with all of it."""
     exits: tuple[float, ...] = ()  # of the early exit of each layer; (): there are none
     opinion: bool = False  # the received model answers each different sample, for distillation
+    draws: float = 0.0  # of all classes beside each sample, for replay
     lesson: Lesson | None = None  # of a plan that teaches residents
 
     def of(self, by: Scale, names: Sequence[str]) -> Costs:
@@ -45,19 +46,21 @@ class Costs:
             return self
         found = [self.parts[by].get(name, Flop(0.0)) for name in names]
         own, exits = tuple(one.own for one in found), tuple(one.exit for one in found)
-        return Costs(own, exits=exits, opinion=self.opinion)
+        return Costs(own, exits=exits, opinion=self.opinion)  # a part learns from no draws
 
     def training(self, trained: Sequence[Range], *, samples: float, kept: float) -> float:
         """FLOP of a stop that sees `samples`, `kept` of them different.
 
         What lies before the first trained layer runs once for each different sample, the rest
-        forward and, at twice the cost, backward for each, early exits with it. Where all layers
-        train, one of the narrower versions learns along with each batch, in turn.
+        forward and, at twice the cost, backward for each, early exits with it; draws alike, each
+        of them once. Where all layers train, one of the narrower versions learns along with each
+        batch, in turn.
         """
         first = min((low for low, _ in trained), default=0)
         rest = sum(self.layers[first:])
         work = kept * (sum(self.layers[:first]) + self.opinion * rest)
-        work += LEARNING * samples * (rest + sum(self.exits[first:]))
+        work += LEARNING * samples * (1 + self.draws) * (rest + sum(self.exits[first:]))
+        work += self.draws * samples * sum(self.layers[:first])
         narrow = [part.values() for by, part in self.parts.items() if by.width < 1]
         along = [sum(flop.own for flop in flops) for flops in narrow]
         if along and sum(high - low for low, high in trained) == len(self.layers):

@@ -19,7 +19,9 @@ from mfd.learn.devices import Costs, Flop
 from mfd.learn.exits import Stage
 from mfd.learn.holdings import Holding
 from mfd.learn.layers import find_layers, raw_bytes
+from mfd.learn.options import Options
 from mfd.learn.scaled import Part
+from mfd.learn.stop import DRAWN
 from mfd.packet.extent import FULL, Scale
 
 __all__ = ["costs_of", "exit_flops", "forward_flops", "part_bytes", "part_costs"]
@@ -71,9 +73,14 @@ def _sample(holding: Holding) -> torch.Tensor:
     return x if x.is_floating_point() else x.long()
 
 
-def costs_of(module: nn.Module, holding: Holding, *, opinion: bool = False) -> Costs:
-    """What a sample takes in a model; `opinion`: the received model answers, too."""
-    return Costs(forward_flops(module, holding), exits=exit_flops(module, holding), opinion=opinion)
+def costs_of(module: nn.Module, holding: Holding, options: Options | None = None) -> Costs:
+    """What a sample takes in a model that learns with `options`; None: from its labels alone."""
+    return Costs(
+        forward_flops(module, holding),
+        exits=exit_flops(module, holding),
+        opinion=options is not None and options.distill > 0,
+        draws=DRAWN if options is not None and options.replay else 0.0,
+    )
 
 
 def part_costs(

@@ -57,6 +57,7 @@ def visit_of(
         )
     return Visit(holding, public, plan.laps, task.journey, task.seed, *watch)
 
+
 COUNT_MAX = 1e9  # samples or opinions behind a row of a table; NaN is above it
 
 

@@ -468,7 +468,9 @@ def packet_of(path: Path) -> Any:
 
 def test_lists_are_written_inline_and_baselines_are_as_well_off() -> None:
     plans = ["a=snake:scales=0.5,0.5:2,laps=3", "fedavg", "local", "centralised"]
-    order = Order(plans, "sklearn:digits", recipe="cnn:exits=true,norm=fours", sets=["steps=24"])
+    order = Order(
+        plans, "sklearn:digits", recipe="cnn:exits=true,norm=fours", sets=["steps=24", "replay=0"]
+    )
     tables = resolve(order)[0]["plans"]
     assert tables["a"]["scales"] == ["0.5", "0.5:2"]
     assert tables["a"]["laps"] == 3
