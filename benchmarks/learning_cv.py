@@ -35,6 +35,7 @@ SIZES = {  # pictures, held-out pictures, laps, passes over the local data at a 
     "full": (30_000, 10_000, 6, 1),
 }
 SNAKE = "layers_per_stop=3,full_laps=1,anchor=0.1,lr=0.001"
+ADJUSTED = "distill=0,anchor=0,lr=0.002,logit_adjustment=1"
 PLAIN = "distill=0,logit_adjustment=0,anchor=0,lr=0.002"
 ROUNDS = 12  # of FedAvg
 
@@ -46,6 +47,7 @@ def plans_of(laps: int, epochs: int) -> dict[str, str]:
         "snake-nokd": f"snake:{SNAKE},distill=0",
         "walk": "walk:anchor=0.1,lr=0.001",
         "fedavg": f"fedavg:laps={ROUNDS},epochs={epochs * laps / ROUNDS},{PLAIN}",
+        "fedavg-la": f"fedavg:laps={ROUNDS},epochs={epochs * laps / ROUNDS},{ADJUSTED}",
         "centralised": f"centralised:{PLAIN}",
     }
     if "gossip" in MODES:
@@ -86,17 +88,21 @@ def bytes_to_reach(study: Study, cell: Cell, accuracy: float) -> float | None:
 
 
 def share_of_fedavg(study: Study, label: str) -> str:
-    """Which part of FedAvg's bytes a plan needed for FedAvg's final accuracy, seed by seed."""
+    """Which part of FedAvg's bytes a plan needed for FedAvg's final accuracy, seed by seed.
+
+    Of FedAvg with and without logit adjustment the better one counts.
+    """
     shares, missed = [], 0
     for seed in study.config["seeds"]:
-        ends = [study.outcome(Cell(name, seed)) for name in ("fedavg", label)]
-        if ends[0] is None or ends[1] is None:
+        tried = [study.outcome(Cell(name, seed)) for name in ("fedavg", "fedavg-la")]
+        best = max((end for end in tried if end), key=lambda end: end["accuracy"], default=None)
+        if best is None or study.outcome(Cell(label, seed)) is None:
             continue
-        found = bytes_to_reach(study, Cell(label, seed), ends[0]["accuracy"])
+        found = bytes_to_reach(study, Cell(label, seed), best["accuracy"])
         if found is None:
             missed += 1
         else:
-            shares.append(found / ends[0]["links_bytes"])
+            shares.append(found / best["links_bytes"])
     told = f"1/{1 / np.mean(shares):.1f}" if shares and np.mean(shares) else "-"
     return told + (f" ({missed} missed)" if missed else "")
 

@@ -147,9 +147,9 @@ def run(mode: str, args: argparse.Namespace, seed: int) -> dict[str, Any]:
     args = argparse.Namespace(**vars(args))
     args.mode, args.learn = mode, dict(args.learn)
     epochs = float(args.learn.get("epochs", DEFAULTS["epochs"]))
-    if mode in ("centralised", "fedavg"):  # as many samples in all; both learn better without aids
+    if mode in ("centralised", "fedavg"):  # as many samples in all
         passes = epochs * args.laps / (args.rounds if mode == "fedavg" else 1)
-        plain = {"distill": 0.0, "logit_adjustment": 0.0, "anchor": 0.0}
+        plain = {"distill": 0.0, "anchor": 0.0}
         args.learn |= {"epochs": passes, "lr": args.baseline_lr, **plain}
     return {"mode": mode, **journey(args, seed)}
 

@@ -99,7 +99,7 @@ def run(
     home = _home(graph, home or holders[0])
     shards = {name: _arrays(data(i, len(holders)), name) for i, name in enumerate(holders)}
     held = _holdings(shards, test, home)
-    own = _residents(holders, residents), public
+    own = _residents(holders, residents), public, str(learn.get("choose", ""))
     blocks: dict[str, Any] = {"order": order, "head": head, "first": first, "body": body}
     trial = _followed(_trial(graph, held, model, own, (seed, samples_per_s)), follow)
     plan = Plan(
@@ -149,7 +149,7 @@ def _trial(
     graph: Topology,
     held: Mapping[str, Mapping[str, Holding]],
     model: nn.Module,
-    own: tuple[Mapping[str, nn.Module], Arrays | None],  # residents, public set
+    own: tuple[Mapping[str, nn.Module], Arrays | None, str],  # residents, public set, policy
     device: tuple[int, float],  # seed, samples a second
 ) -> Trial:
     return Trial(
@@ -160,6 +160,7 @@ def _trial(
         build=lambda _: copy.deepcopy(model),
         residents=own[0],
         common=_common(own[1]),
+        choose=own[2],
     )
 
 

@@ -16,7 +16,9 @@ from mfd.core.ages import walkers_of
 from mfd.core.birth import bear
 from mfd.core.config import Config
 from mfd.core.effects import Effect, Keep, Report
-from mfd.core.events import Event
+from mfd.core.events import Event, Held
+from mfd.core.sources import label_shares
+from mfd.learn.devices import Costs, Device, Lesson, resident_state, state_bytes
 from mfd.learn.learner import Learner
 from mfd.packet.extent import FULL, Scale
 from mfd.packet.objects import Buffer, LayerObject, wrap_object
@@ -35,12 +37,13 @@ if TYPE_CHECKING:
     from mfd.learn.learner import Build
     from mfd.sim.wires import Link
 
-__all__ = ["Costs", "Device", "RunError", "Tally", "Trial", "Work", "state_bytes"]
+__all__ = ["Costs", "Device", "Lesson", "RunError", "Tally", "Trial", "Work", "state_bytes"]
 
 LINK_LATENCY_US = 1_000  # where the topology does not say
 LINK_BYTES_PER_S = 125e6
 QUIET_SECONDS = 300.0  # virtual; longer than any timer that could still move a walker
 FRAME_HEAD_BYTES = 4  # of a frame on a link
+CAPACITY = 1_000  # that a node of speed 1 announces
 FAILED = "learning failed"
 NEWS = ("chosen", "part", "stop", "merged", "measured", "reissued", FAILED, "arrived")
 OF_MACHINE = ("peak_bytes", "taken_bytes")  # claims that tell of this machine, not of the device
@@ -48,99 +51,6 @@ OF_MACHINE = ("peak_bytes", "taken_bytes")  # claims that tell of this machine, 
 
 class RunError(RuntimeError):
     """The walker did not come home; the sentence says what it was waiting for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """Work for one sample, in FLOP of a forward pass, layer by layer."""
-
-    layers: tuple[float, ...]
-    parts: Mapping[Scale, Mapping[str, float]] = field(default_factory=dict)
-    """Of versions inside the model, layer by name; the narrower ones learn along with all of it."""
-
-    def of(self, by: Scale, names: Sequence[str]) -> Costs:
-        """Those of one version, in the layers with these names; layers that it drops cost none."""
-        return self if by == FULL else Costs(tuple(self.parts[by].get(n, 0.0) for n in names))
-
-    def training(self, trained: Sequence[Range], *, samples: float, kept: float) -> float:
-        """FLOP of a stop that sees `samples`, `kept` of them different.
-
-        What lies before the first trained layer runs once for each different sample, the rest
-        forward and, at twice the cost, backward for each. Where all layers train, one of the
-        narrower versions learns along with each batch, in turn.
-        """
-        first = min((low for low, _ in trained), default=0)
-        work = kept * sum(self.layers[:first]) + 3 * samples * sum(self.layers[first:])
-        along = [sum(part.values()) for by, part in self.parts.items() if by.width < 1]
-        if along and sum(high - low for low, high in trained) == len(self.layers):
-            work += 3 * samples * sum(along) / len(along)
-        return work
-
-    def measuring(self, samples: float) -> float:
-        """FLOP of a forward pass over so many samples."""
-        return samples * sum(self.layers)
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """How long learning takes on a node of speed 1. A model of a machine, not this one's clock.
-
-    Either so many samples a second in training and three times as many in measuring, or so many
-    FLOP a second, where `costs` says what a sample takes. A merge takes no time.
-    """
-
-    samples_per_s: float = 10_000.0
-    flops: float = 0.0  # FLOP/s; 0: samples_per_s counts
-    costs: Costs | None = None
-
-    def seconds(
-        self,
-        task: LearnTask,
-        trained: Sequence[Range],
-        samples: float,
-        *,
-        held: float,
-        by: Scale = FULL,
-    ) -> float:
-        """Virtual time of a task on a node of speed 1 that holds so many samples.
-
-        `trained` counts the task's layers, `by` is the version of the model that was trained.
-        """
-        if task.kind not in ("train", "measure"):
-            return 0.0
-        training = task.kind == "train"
-        if self.flops and self.costs is not None:
-            costs = self.costs.of(by, [ref.name for ref in task.layers])
-            work = (
-                costs.training(trained, samples=samples, kept=min(samples, held))
-                if training
-                else costs.measuring(samples)
-            )
-            return work / self.flops
-        return samples / self.samples_per_s / (1 if training else 3)
-
-
-def state_bytes(
-    task: LearnTask,
-    trained: Sequence[Range],
-    learn: Mapping[str, Any],
-    sizes: Mapping[str, int] | None = None,
-) -> int:
-    """Model state of a trainer by formula: all weights; of trained layers gradient and moments.
-
-    Activations are not in it, nor residents. `learn`: the plan's options, those of sharing among
-    them; Adam has two moments, SGD one or none. `sizes`: bytes of the layers in memory by name,
-    where a smaller version of the model is trained.
-    """
-    from mfd.learn.options import Sharing
-    from mfd.learn.stepping import slots_of
-
-    _, options = Sharing.of(learn)
-    moments = slots_of(options)
-    inside = {i for low, high in trained for i in range(low, high)}
-    held = {r.index: r.raw_bytes if sizes is None else sizes.get(r.name, 0) for r in task.layers}
-    whole = sum(held.values())
-    return whole + (1 + moments) * sum(size for index, size in held.items() if index in inside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +103,10 @@ class _Node:
         samples = float(result.claims.get("samples", 0.0))
         held = self._learner.describe(task.name)["samples"] if task.name else samples
         by = _version(task, result.claims)
-        seconds = self._trial.device.seconds(task, trained, samples, held=held, by=by) / self._speed
+        seconds = self._trial.device.seconds(
+            task, trained, samples, held=held, by=by, peer=self._name
+        )
+        seconds /= self._speed
         claims = {k: v for k, v in result.claims.items() if k not in OF_MACHINE}
         claims["seconds"] = seconds
         self._trial.worked(self._name, task, trained, claims, by=by)
@@ -205,6 +118,12 @@ def _version(task: LearnTask, claims: Mapping[str, float]) -> Scale:
     if task.kind != "train" or task.scale != FULL:
         return task.scale
     return scale_told(decode_plan(task.plan), claims) or FULL
+
+
+def _told(name: str, holding: Holding) -> Held:
+    """Data with its rounded labels, as an owner offers it who lets the network know them."""
+    counts = {int(label): count for label, count in holding.labels().items()}
+    return Held(name, len(holding.x), label_shares(counts) if counts else b"")
 
 
 class Trial:
@@ -221,8 +140,12 @@ class Trial:
         real_keys: bool = False,
         residents: Mapping[str, nn.Module] | None = None,
         common: Mapping[str, Holding] | None = None,
+        choose: str = "",
     ) -> None:
-        """`residents` are models of nodes' own; `common` is known to all that hold data, untold."""
+        """`residents` are models of nodes' own; `common` is known to all that hold data, untold.
+
+        `choose`: the plans' policy; holders announce what it goes by, their labels or capacity.
+        """
         self.residents = dict(residents or {})
         self._learners: dict[str, Learner] = {}
         self.device = device or Device()
@@ -242,10 +165,16 @@ class Trial:
             host = self.world.add(
                 name,
                 learner=_Node(self, name, learner, node.speed),
-                config=Config(whole_bytes_max=node.whole_bytes),
+                config=Config(
+                    whole_bytes_max=node.whole_bytes,
+                    capacity=round(CAPACITY * node.speed) if choose == "capacity" else 0,
+                ),
             )
             for data_name, holding in held.get(name, {}).items():
-                host.hold(data_name, len(holding.x))
+                if choose == "labels":
+                    self.world.happen(host, _told(data_name, holding))
+                else:
+                    host.hold(data_name, len(holding.x))
         for edge in graph.edges:
             rate = edge.bandwidth_bps / 8 if edge.bandwidth_bps else LINK_BYTES_PER_S
             latency_us = edge.latency_us or LINK_LATENCY_US
@@ -303,6 +232,8 @@ class Trial:
         taken = trained if task.kind == "train" else ()
         plan = decode_plan(task.plan)
         state = state_bytes(task, taken, plan.learn, self._sizes(plan, task, by))
+        if plan.mode == "distill" and name in self.residents and task.name:
+            state += resident_state(self.residents[name], plan.learn, learns=task.kind == "train")
         started_s = self.world.now_us / 1e6
         work = (task.kind, name, started_s, claims["seconds"], samples, tuple(taken), state, claims)
         self.on_work(Work(*work))

@@ -10,8 +10,10 @@ import pytest
 pytest.importorskip("torch", reason="journeys train for real")
 
 from mfd.core.ages import WALKERS_KEY
+from mfd.core.walk import CHOOSE_KEY
 from mfd.learn import zoo
-from mfd.learn.flops import forward_flops, part_bytes, part_flops
+from mfd.learn.devices import Flop
+from mfd.learn.flops import exit_flops, forward_flops, part_bytes, part_costs
 from mfd.learn.holdings import Holding
 from mfd.learn.layers import find_layers, pack, pack_model
 from mfd.learn.memory import need_of
@@ -24,7 +26,7 @@ from mfd.packet.signing import KEY_BYTES, SIGNATURE_BYTES
 from mfd.packet.task import LayerRef, LearnTask
 from mfd.sim.keys import real_verify
 from mfd.topology import Topology, make
-from mfd.trial import Costs, Device, RunError, Trial, Work, state_bytes
+from mfd.trial import Costs, Device, Lesson, RunError, Trial, Work, state_bytes
 
 RECIPE = {"zoo": "mlp", "inputs": [4], "classes": 2, "hidden": [8, 8]}
 
@@ -72,6 +74,24 @@ def test_bytes_are_those_of_the_wires_and_of_the_custodians() -> None:
     assert [work.peer for work in training[:3]] == ["peer1", "peer2", "peer3"]
 
 
+@pytest.mark.parametrize(
+    ("choose", "words"),
+    [("labels", "its labels complement those seen"), ("capacity", "the most capacity, 3,000,")],
+)
+def test_holders_announce_what_the_plan_chooses_by(choose: str, words: str) -> None:
+    """Nobody's labels or capacity known, such a plan would go to the nearest and not say so."""
+    graph = make("line", 3)
+    nodes = {**graph.nodes, "peer3": replace(graph.nodes["peer3"], speed=3.0)}
+    graph = replace(graph, nodes=nodes)
+    trial = trial_of(graph, choose=choose)
+    told: list[tuple[str, str]] = []
+    trial.on_news = lambda node, second, report: (
+        told.append((node, str(report.fields["reason"]))) if report.kind == "chosen" else None
+    )
+    travel(trial, plan_for(trial, laps=1, extra={CHOOSE_KEY: choose}))
+    assert any(words in why for _, why in told), told
+
+
 def test_what_came_home_is_signed_and_whole() -> None:
     trial = trial_of(make("line", 3), real_keys=True)
     plan = plan_for(trial)
@@ -109,10 +129,46 @@ def test_work_is_counted_from_the_first_trained_layer_on() -> None:
     assert device.seconds(replace(task, kind="merge"), (), 5, held=5) == 0
 
 
+def test_early_exits_and_the_received_model_count_where_they_answer() -> None:
+    """In training alone, from the first trained layer on; the received model once a sample."""
+    costs = Costs((100.0, 10.0, 1.0), exits=(5.0, 2.0, 0.0), opinion=True)
+    assert costs.training(((1, 3),), samples=5, kept=2) == 2 * 111 + 3 * 5 * (11 + 2)
+    assert costs.measuring(5) == 5 * 111
+    replay = replace(costs, draws=0.5, opinion=False)
+    assert replay.training(((1, 3),), samples=6, kept=2) == 2 * 100 + 3 * 9 * 13 + 3 * 100
+    recipe = {"zoo": "cnn", "inputs": [1, 8, 8], "classes": 10, "width": 4, "exits": True}
+    image = Holding(np.zeros((2, 1, 8, 8), np.float32), np.zeros(2, np.int64), 10)
+    # means over 3 x 3 fields of 4, 8, 8 channels, then a product; the last one answers anyway
+    assert exit_flops(zoo.build(recipe), image) == (2 * 360, 2 * 720, 2 * 720, 0)
+    half = Scale(0.5, 3)
+    part = part_costs({**recipe, "norm": "fours"}, [half], image)[half]
+    assert [flop.exit for flop in part.values()] == [2 * 180, 2 * 360, 0]
+
+
+def test_a_lesson_is_the_work_of_both() -> None:
+    own = Costs((7.0, 3.0), exits=(1.0, 0.0))
+    proxy = Costs((20.0,), opinion=True)
+    lesson = Lesson("proxy", {"a": own}, public=50, answered=True)
+    task = LearnTask("train", b"", ())
+
+    def seconds(costs: Costs, peer: str) -> float:
+        device = Device(flops=1.0, costs=costs)
+        return device.seconds(task, ((0, 1),), 5, held=2, peer=peer)
+
+    with_both = 3 * 11 + 10 + 3 * 10 + 3 * 20 + 20 + 3 * 20 + 20
+    assert seconds(replace(proxy, lesson=lesson), "a") == 5 * with_both
+    assert seconds(replace(proxy, lesson=lesson), "b") == 5 * (3 * 20 + 20)  # no resident there
+    table = Costs((0.0,), lesson=replace(lesson, share="logits"))
+    assert seconds(table, "a") == 5 * (3 * 11 + 3 * 10) + 50 * 10
+    table = Costs((0.0,), lesson=replace(lesson, share="prototypes"))
+    assert seconds(table, "a") == 5 * 3 * 11 + 2 * 10
+
+
 def test_work_on_a_smaller_version_is_that_of_the_version() -> None:
     half, shallow = Scale(0.5), Scale(1, 1)
     names = ("a", "b", "c")
-    costs = Costs((100.0, 10.0, 1.0), {half: {"a": 50.0, "b": 3.0, "c": 1.0}, shallow: {"a": 9.0}})
+    halves = {"a": Flop(50.0), "b": Flop(3.0), "c": Flop(1.0)}
+    costs = Costs((100.0, 10.0, 1.0), {half: halves, shallow: {"a": Flop(9.0)}})
     device = Device(flops=1.0, costs=costs)
     task = LearnTask("train", b"", tuple(LayerRef(i, n, bytes(32), 8) for i, n in enumerate(names)))
     assert device.seconds(task, ((1, 3),), 5, held=2, by=half) == 2 * 50 + 3 * 5 * 4
@@ -134,9 +190,8 @@ def test_a_stop_is_counted_as_the_version_that_was_trained() -> None:
     need = need_of(zoo.init(RECIPE, 1), holding(1), range(3), Options.of({"epochs": 1.0})).total(1)
     nodes = {**graph.nodes, "peer2": replace(graph.nodes["peer2"], memory_bytes=need - 1)}
     nodes["peer3"] = replace(nodes["peer3"], whole_bytes=full - 1)
-    costs = Costs(
-        forward_flops(zoo.init(RECIPE, 1), holding(1)), part_flops(RECIPE, [half], holding(1))
-    )
+    parts = part_costs(RECIPE, [half], holding(1))
+    costs = Costs(forward_flops(zoo.init(RECIPE, 1), holding(1)), parts)
     trial = trial_of(replace(graph, nodes=nodes), device=Device(flops=1e6, costs=costs))
     plan = plan_for(trial, laps=1, extra={SCALES_KEY: plain_scales([half])})
     works = {w.peer: w for w in travel(trial, plan) if w.kind == "train"}
@@ -146,7 +201,7 @@ def test_a_stop_is_counted_as_the_version_that_was_trained() -> None:
         "peer2": state,
         "peer3": state,
     }
-    flop = sum(costs.parts[half].values())
+    flop = sum(flop.own for flop in costs.parts[half].values())
     assert flop < sum(costs.layers) / 1.5
     seconds = {name: work.seconds for name, work in works.items()}
     assert seconds["peer2"] == seconds["peer3"] == pytest.approx(3 * 64 * flop / 1e6)

@@ -7,6 +7,8 @@ plans that travel; held-out accuracy is measured after as many samples as a lap 
   once from holder to home and once for every link on the shortest way; it learns when the last of
   them is there, each holder's at the rate of the slowest link on that way.
 * local: nothing travels. Accuracy is the mean over holders of what each reaches with its own data.
+* alone: as local, but each holder trains its resident, as it is before plans of mode distill teach
+  it; its device and its memory are those of the resident.
 """
 
 from __future__ import annotations
@@ -84,12 +86,15 @@ def learn_centralised(setting: Setting) -> Json:
 
 def learn_locally(setting: Setting) -> Json:
     """Train a model at each holder on its own data; return the last line of the cell."""
-    graph = setting.study.graph
+    graph, whole = setting.study.graph, setting
     runs: dict[str, Found] = {}
     packets: list[str] = []
     seconds = total = 0.0
-    for name, part in setting.parts.items():
+    states: dict[str, int] = {}
+    for name, part in whole.parts.items():
+        setting = whole if whole.table["mode"] == "local" else whole.of_resident(name)
         module, runs[name], samples = _learn(setting, part)
+        states[name] = _state_bytes(setting)
         packets.append(setting.save(_packet(setting, module), f".{len(packets) + 1}"))
         taken = _seconds(setting, samples, len(part.x), graph.nodes[name].speed)
         seconds, total = max(seconds, taken), total + samples
@@ -110,6 +115,10 @@ def learn_locally(setting: Setting) -> Json:
             objects_bytes=0,
         )
     final = {name: found[-1] for name, found in runs.items()}
+    reached = {name: e["accuracy"] for name, e in final.items()}
+    taught: Json = {}
+    if whole.table["mode"] == "alone":
+        taught = {"residents": reached, "residents_accuracy": float(np.mean([*reached.values()]))}
     return {
         "links_bytes": 0,
         "objects_bytes": 0,
@@ -118,9 +127,10 @@ def learn_locally(setting: Setting) -> Json:
         "second": seconds,
         "accuracy": float(np.mean([e["accuracy"] for e in final.values()])),
         "loss": float(np.mean([e["loss"] for e in final.values()])),
-        "by_holder": {name: e["accuracy"] for name, e in final.items()},
+        "by_holder": reached,
+        **taught,
         "packets": packets,
-        "state_bytes": dict.fromkeys(runs, _state_bytes(setting)),
+        "state_bytes": states,
     }
 
 
@@ -129,7 +139,6 @@ def _learn(setting: Setting, holding: Holding) -> tuple[nn.Module, Found, float]
 
     Returns the model, what was measured, and the number of samples seen.
     """
-    from mfd.learn.layers import find_layers
     from mfd.learn.training import measure, train
 
     module = copy.deepcopy(setting.module)
@@ -146,13 +155,21 @@ def _learn(setting: Setting, holding: Holding) -> tuple[nn.Module, Found, float]
     claims = train(
         module,
         holding,
-        trained=((0, len(find_layers(module))),),
+        trained=_whole(module),
         options=_options(setting),
         seed=setting.cell.seed,
         progress=look,
     )
     found.append(measure(module, setting.test))
     return module, found, claims["samples"]
+
+
+def _whole(module: nn.Module) -> tuple[tuple[int, int], ...]:
+    """All layers that learn: the base of adapters does not, here as on the way."""
+    from mfd.learn.layers import find_layers, free_ranges
+
+    layers = find_layers(module)
+    return free_ranges(((0, len(layers)),), layers)
 
 
 def _options(setting: Setting) -> Any:
@@ -173,16 +190,14 @@ def _task(setting: Setting) -> LearnTask:
 
 
 def _seconds(setting: Setting, samples: float, held: float, speed: float) -> float:
-    task = _task(setting)
-    whole = ((0, len(task.layers)),)
+    task, whole = _task(setting), _whole(setting.module)
     return setting.device.seconds(task, whole, samples, held=held) / speed
 
 
 def _state_bytes(setting: Setting) -> int:
     from mfd.trial import state_bytes
 
-    task = _task(setting)
-    return state_bytes(task, ((0, len(task.layers)),), setting.table["learn"])
+    return state_bytes(_task(setting), _whole(setting.module), setting.table["learn"])
 
 
 def _packet(setting: Setting, module: nn.Module) -> Packet:

@@ -11,17 +11,20 @@ Rules of this file: the same cell gives the same lines, but for `cpu_seconds` at
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import mfd
-from mfd.cli.comparing import ALONE, Cell, Json, Study, part_address
+from mfd.cli.comparing import Cell, Json, Study
+from mfd.cli.dealing import part_address, pretrained, public_address, residents_of
+from mfd.cli.entries import ALONE
 from mfd.cli.errors import CommandError
-from mfd.trial import RunError
+from mfd.trial import Costs, RunError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from mfd.core.effects import Report
     from mfd.learn.holdings import Holding
     from mfd.packet.packet import Packet
-    from mfd.trial import Costs, Device, Trial, Work
+    from mfd.trial import Device, Trial, Work
 
 __all__ = ["Lines", "Setting", "run_cell"]
 
@@ -58,6 +61,23 @@ class Setting:
     module: nn.Module  # with its first values
     device: Device
     lines: Lines
+    public: Holding | None = None  # what all holders have
+    kinds: Mapping[str, Json] = field(default_factory=dict)  # holder -> recipe of its own model
+
+    def resident(self, name: str) -> nn.Module:
+        """A holder's own model before any lesson."""
+        from mfd.cli.sending import build
+
+        number = list(self.kinds).index(name) + 1
+        return build(self.kinds[name], seed=self.cell.seed * 1_000 + number)
+
+    def of_resident(self, name: str) -> Setting:
+        """The same with the model of one holder in place of the one that travels."""
+        module = self.resident(name)
+        table = {**self.table, "recipe": self.kinds[name]}
+        costs = _costs(table, module, self.test) if self.device.flops else None
+        device = replace(self.device, costs=costs)
+        return replace(self, table=table, module=module, device=device)
 
     def save(self, packet: Packet, suffix: str = "") -> str:
         """Write a packet; return its path within the study."""
@@ -67,6 +87,13 @@ class Setting:
         path = Path("packets") / f"{self.cell}{suffix}.mfd"
         write_whole(self.study.folder / path, encode(packet))
         return str(path)
+
+
+def is_table(table: Mapping[str, Any]) -> bool:
+    """Whether what travels is no model, so that the residents' answers are what counts."""
+    from mfd.learn.zoo import TABLES
+
+    return table["recipe"].get("zoo") in TABLES
 
 
 def run_cell(study: Study, cell: Cell) -> Json:
@@ -106,8 +133,16 @@ def _set(study: Study, cell: Cell, lines: Lines) -> Setting:
         for i, name in enumerate(config["holders"])
     }
     test = load(config["test"], allow_py=True)
-    module = build(table["recipe"], seed=cell.seed)
+    at = public_address(config, cell.seed)
+    public = load(at, allow_py=True) if at else None
+    if table["recipe"].get("zoo") == "logits" and public is not None:
+        table["recipe"] = {**table["recipe"], "samples": len(public.x)}  # parts differ by seed
+    if "hf" in config and "hf" in table["recipe"]:
+        module = pretrained(config, table["recipe"], cell.seed)[1]
+    else:
+        module = build(table["recipe"], seed=cell.seed)
     costs = _costs(table, module, test) if config["device"]["flops"] else None
+    kinds = dict(zip(config["holders"], residents_of(config), strict=False))
     lines.write(
         "begin",
         cell=study.digest(cell),
@@ -125,19 +160,42 @@ def _set(study: Study, cell: Cell, lines: Lines) -> Setting:
             for name, h in parts.items()
         },
         flops=list(costs.layers) if costs else [],
+        exit_flops=list(costs.exits) if costs else [],
     )
     device = Device(**config["device"], costs=costs)
-    return Setting(study, cell, table, parts, test, module, device, lines)
+    return Setting(study, cell, table, parts, test, module, device, lines, public, kinds)
 
 
 def _costs(table: Mapping[str, Any], module: nn.Module, test: Holding) -> Costs:
     """Work of the model, and of the versions inside it that weak nodes may train."""
-    from mfd.learn.flops import forward_flops, part_flops
+    from mfd.learn.flops import costs_of, part_costs
+    from mfd.learn.options import Sharing
     from mfd.packet.scales import parse_scale
-    from mfd.trial import Costs
 
+    if is_table(table):
+        return Costs((0.0,))
     scales = [parse_scale(text) for text in table.get("scales", ())]
-    return Costs(forward_flops(module, test), part_flops(table["recipe"], scales, test))
+    costs = costs_of(module, test, Sharing.of(table["learn"])[1])
+    return replace(costs, parts=part_costs(table["recipe"], scales, test)) if scales else costs
+
+
+def _lesson(setting: Setting, residents: Mapping[str, nn.Module]) -> Device:
+    """The device, which counts work of residents where a plan teaches them."""
+    from mfd.learn.flops import costs_of
+    from mfd.learn.options import Sharing
+    from mfd.trial import Lesson
+
+    device, test = setting.device, setting.test
+    if device.costs is None or not residents:
+        return device
+    sharing, _ = Sharing.of(setting.table["learn"])
+    lesson = Lesson(
+        sharing.share,
+        {name: costs_of(module, test) for name, module in residents.items()},
+        public=len(setting.public.x) if sharing.public and setting.public is not None else 0,
+        answered=bool(sharing.public) or test.x.dtype.kind == "f",  # invented of pictures alone
+    )
+    return replace(device, costs=replace(device.costs, lesson=lesson))
 
 
 def _alone(setting: Setting) -> Json:
@@ -149,6 +207,7 @@ def _alone(setting: Setting) -> Json:
 
 def _travel(setting: Setting) -> Json:
     """Let the walker go its way through the simulated network."""
+    from mfd.cli.models import with_base
     from mfd.cli.plans import make_plan
     from mfd.learn.layers import find_layers, pack
     from mfd.trial import Trial
@@ -158,18 +217,21 @@ def _travel(setting: Setting) -> Json:
         name: {table["names"][0]: part} for name, part in setting.parts.items()
     }
     held.setdefault(home, {})[table["verify"][0]] = setting.test
+    residents = _residents(setting)
     trial = Trial(
         setting.study.graph,
         held,
         seed=setting.cell.seed,
-        device=setting.device,
+        device=_lesson(setting, residents),
         real_keys=True,
-        residents=_residents(setting),
+        residents=residents,
+        common=_common(setting),
+        choose=str(table.get("choose", "")),
     )
     trial.on_work = lambda work: _write_work(setting.lines, work)
     trial.on_news = lambda node, second, report: _write_news(setting, trial, (node, second, report))
-    plan = make_plan(table, trial.world.hosts[home].key.public_key)
     module = setting.module
+    plan = with_base(make_plan(table, trial.world.hosts[home].key.public_key), module)
     layers = [(layer.name, pack(module, layer)) for layer in find_layers(module)]
     trial.bring_home(trial.send(plan, layers))
     packet = trial.packet(plan)
@@ -187,27 +249,42 @@ def _travel(setting: Setting) -> Json:
     }
 
 
-def _residents(setting: Setting) -> dict[str, nn.Module]:
-    """A model of its own for every holder, where the plan teaches such models."""
-    from mfd.cli.sending import build
+def _common(setting: Setting) -> dict[str, Holding]:
+    """The public set, by the name that the plan has for it."""
+    name = setting.table["learn"].get("public", "") if setting.table["mode"] == "distill" else ""
+    return {name: setting.public} if name and setting.public is not None else {}
 
+
+def _residents(setting: Setting) -> dict[str, nn.Module]:
+    """A model of its own for every holder, where the plan teaches such models.
+
+    Home has one, too, where only residents can answer what is held out there: it is not taught.
+    """
     if setting.table["mode"] != "distill":
         return {}
-    recipe, seed = setting.study.config["resident"], setting.cell.seed
-    return {
-        name: build(recipe, seed=seed * 1_000 + number)
-        for number, name in enumerate(setting.parts, 1)
-    }
+    found = {name: setting.resident(name) for name in setting.parts}
+    home = setting.study.config["home"]
+    if is_table(setting.table) and home not in found:
+        found[home] = copy.deepcopy(next(iter(found.values())))
+    return found
 
 
 def _taught(setting: Setting, trial: Trial) -> Json:
-    """Held-out accuracy of the residents, one by one and on average; nothing where none live."""
+    """Held-out accuracy of the residents, one by one and on average; nothing where none live.
+
+    Where no model travels, the residents' mean accuracy and loss are those of the plan.
+    """
     from mfd.learn.training import measure
 
-    found = {n: measure(m, setting.test)["accuracy"] for n, m in trial.taught().items()}
+    found = {n: measure(m, setting.test) for n, m in trial.taught().items() if n in setting.parts}
     if not found:
         return {}
-    return {"residents": found, "residents_accuracy": sum(found.values()) / len(found)}
+    accuracy, loss = (
+        sum(one[key] for one in found.values()) / len(found) for key in ("accuracy", "loss")
+    )
+    told = {n: one["accuracy"] for n, one in found.items()}
+    plan = {"accuracy": accuracy, "loss": loss} if is_table(setting.table) else {}
+    return {"residents": told, "residents_accuracy": accuracy, **plan}
 
 
 def _spent(trial: Trial) -> Json:
@@ -227,6 +304,8 @@ def _measured(setting: Setting, packet: Packet) -> Json:
 
     for layer, ref in zip(find_layers(setting.module), packet.manifest.layers, strict=True):
         load(setting.module, layer, packet.object(ref.digest))
+    if is_table(setting.table):
+        return {}
     found = measure(setting.module, setting.test)
     return {"accuracy": found["accuracy"], "loss": found["loss"]}
 
@@ -245,4 +324,6 @@ def _write_news(setting: Setting, trial: Trial, news: tuple[str, float, Report])
     told = {**told, "peer": node, "second": round(second, 6), "walker": walker}
     if report.kind == "measured":
         told |= _spent(trial)
+        if is_table(setting.table):  # home has measured its own resident
+            told |= {k: v for k, v in _taught(setting, trial).items() if k in told}
     setting.lines.write(report.kind, **told)

@@ -17,30 +17,24 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from blake3 import blake3
 
+from mfd.cli.dealing import part_address, pretrained_at, with_options
+from mfd.cli.entries import LABEL, entries, fitted
 from mfd.cli.errors import Misuse
-from mfd.cli.fit import check_resident, check_table
+from mfd.cli.fit import check_resident
 from mfd.cli.lines import read_lines
 from mfd.topology import Topology, TopologyError, dump, load, make
 
-if TYPE_CHECKING:
-    from mfd.learn.options import Options
-
-__all__ = ["ALONE", "Cell", "Order", "Study", "open_study", "parse_seeds", "read_lines", "resolve"]
+__all__ = ["Cell", "Order", "Study", "open_study", "parse_seeds", "read_lines", "resolve"]
 
 KEY, FORMAT = "mfd-compare", 1
 GRAPH = "topology.toml"
-ALONE = ("centralised", "local")  # modes in which nothing travels
-PLAIN = {"distill": 0.0, "logit_adjustment": 0.0, "anchor": 0.0}  # these learn better without aids
-ROUNDS = 12  # of federated averaging, where the plan does not say
-NAMES = {"names": ["data/train"], "verify": ["data/test"]}
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
-NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.+-]{0,63})=(.+)", re.DOTALL)
 SEEDS_MAX = 1_000
 PARTITIONS = ("skew", "shard", "quantity", "by")
+DEALT = ("part", "seed", *PARTITIONS)  # options of addresses that a comparison sets
 Json = dict[str, Any]
 
 
@@ -54,7 +48,10 @@ class Order:
     topology: str = "ring:5"
     partition: str = ""  # skew=0.3, shard=2, quantity=0.5, by=role; "": evenly at random
     recipe: str = ""
-    resident: str = ""  # recipe of the model at each holder, which walkers of mode distill teach
+    hf: Path | None = None  # a model of Hugging Face with its values, instead of a recipe
+    head: str | None = None  # of it, where its configuration does not say
+    residents: Sequence[str] = ()  # recipes of the models at holders, in turn, for mode distill
+    public: str = ""  # address of samples that all holders have, labels unused; or "part"
     laps: int | None = None
     sets: Sequence[str] = ()
     seeds: Sequence[int] = (1,)
@@ -150,25 +147,18 @@ def resolve(order: Order) -> tuple[Json, Topology]:
         raise Misuse(f"--partition {order.partition}: write one of {', '.join(PARTITIONS)}=VALUE")
     if min(order.samples_per_s, order.flops + 1) <= 0:
         raise Misuse("--samples-per-s and --flops are numbers above 0")
+    if order.public:
+        config["public"] = order.public  # before the data is looked at: it may be a part of it
     sample = _look(config)
-    base = _base(order, sample)
-    for text in order.plans:
-        label, table = _plan(text, base, len(holders))
-        check_table(_travelling(table), data, sample, who=f"plan {label}: ")
-        if label in config["plans"]:
-            raise Misuse(f"two plans are called {label!r}: write LABEL=PLAN")
-        config["plans"][label] = table
-    if order.resident:
-        config["resident"] = _fitted(order.resident, sample)
-        check_resident(config["resident"], data, sample)
-    elif any(table["mode"] == "distill" for table in config["plans"].values()):
-        raise Misuse("a plan of mode distill teaches models of the holders: say which, --resident")
+    if order.hf is not None:
+        config["hf"] = pretrained_at(order.hf, order.head, sample.classes)
+    if order.residents:
+        found = [fitted(text, sample) for text in order.residents]
+        for recipe in found:
+            check_resident(recipe, data, sample)
+        config["resident"] = found if len(found) > 1 else found[0]
+    config["plans"] = entries(config, order, sample)
     return config, graph
-
-
-def _travelling(table: Json) -> Json:
-    """The same plan in a mode in which it could be sent."""
-    return {**table, "mode": "walk"} if table["mode"] in ALONE else table
 
 
 def _graph(text: str) -> Topology:
@@ -182,36 +172,29 @@ def _graph(text: str) -> Topology:
     return graph
 
 
-def _with(address: str, *options: str) -> str:
-    """An address with further options."""
-    given = [option for option in options if option]
-    return address + "".join(
-        f"{'&' if '?' in address or i else '?'}{option}" for i, option in enumerate(given)
-    )
-
-
 def _apart(order: Order) -> tuple[str, str]:
     """Addresses of what is learned and of what is held out. Raises: Misuse."""
     from mfd.learn.errors import HoldingError
     from mfd.learn.holdings import parse
 
-    if order.test:
-        return order.data, order.test
     try:
         given = parse(order.data).options
     except HoldingError as exc:
         raise Misuse(str(exc)) from exc
+    if own := next((key for key in DEALT if key in given), ""):
+        raise Misuse(
+            f"--data {order.data} says {own}, and a comparison deals the data out itself: leave "
+            "it out, and give --partition and --seed"
+        )
+    if order.test == order.data:
+        raise Misuse(f"--test {order.test} is what is learned: give other samples")
+    if order.test:
+        return order.data, order.test
     if "split" in given:
         raise Misuse(f"--data {order.data} names a split: say with --test what is held out")
     # roles order the text anew: what is held out must be cut from the same order
     same = order.partition if order.partition.startswith("by=") else ""
-    return _with(order.data, "split=train"), _with(order.data, "split=test", same)
-
-
-def part_address(config: Mapping[str, Any], number: int, seed: int) -> str:
-    """The address of one holder's data, `number` from 0."""
-    part = f"part={number + 1}/{len(config['holders'])}"
-    return _with(config["data"], part, config["partition"], f"seed={seed}")
+    return with_options(order.data, "split=train"), with_options(order.data, "split=test", same)
 
 
 def _look(config: Mapping[str, Any]) -> Any:
@@ -225,90 +208,6 @@ def _look(config: Mapping[str, Any]) -> Any:
         return load_data(config["test"], allow_py=True)
     except HoldingError as exc:
         raise Misuse(str(exc)) from exc
-
-
-def _base(order: Order, sample: Any) -> Json:
-    """What all plans have unless they say otherwise."""
-    from mfd.cli.plans import join_plan, parse_sets
-
-    base: Json = {**NAMES, "task": "language" if sample.y.ndim == 2 else "classification"}
-    base["recipe"] = _fitted(order.recipe, sample)
-    told = {} if order.laps is None else {"laps": order.laps}
-    return join_plan(base, parse_sets(list(order.sets)), told)
-
-
-def _fitted(text: str, sample: Any) -> Json:
-    """The recipe in `text`, or a usual one, with the sizes of the data. Raises: Misuse."""
-    from mfd.cli.plans import parse_recipe
-
-    language = sample.y.ndim == 2
-    recipe = parse_recipe(text) if text else {}
-    fit = {"vocabulary": sample.classes, "length": sample.x.shape[-1]}
-    if not language:
-        fit = {"inputs": list(sample.x.shape[1:]), "classes": sample.classes}
-    zoo = recipe.get("zoo", "transformer" if language else "cnn" if sample.x.ndim == 4 else "mlp")
-    return {"zoo": zoo, **fit, **recipe}
-
-
-def _plan(text: str, base: Json, holders: int) -> tuple[str, Json]:
-    """Read LABEL=PLAN, where PLAN is a file or MODE:KEY=VALUE,...; return label and whole plan."""
-    from mfd.cli.plans import join_plan, make_plan, parse_sets, read_plan
-    from mfd.learn.errors import LearnError
-    from mfd.learn.training import Options
-
-    label = ""
-    match = NAMED.fullmatch(text)
-    if match and not Path(text).exists():
-        label, text = match.groups()
-    if text.endswith(".toml") or Path(text).is_file():
-        own, label = read_plan(Path(text)), label or Path(text).stem
-    else:
-        mode, _, rest = text.partition(":")
-        own = join_plan({"mode": mode}, parse_sets([pair for pair in rest.split(",") if pair]))
-        label = label or re.sub(r"[^A-Za-z0-9_.+-]", "_", text)
-    if not LABEL.fullmatch(label):
-        raise Misuse(f"plan {text}: {label!r} is no label of letters, digits, and _.+-")
-    mode = own.get("mode", "snake")
-    table = join_plan({"laps": 6}, base, _usual(mode, base, own), own)
-    table = {"min_holders": holders, "mode": mode, **table}
-    try:
-        options = _shared(table["learn"]) if mode == "distill" else Options.of(table["learn"], mode)
-    except LearnError as exc:
-        raise Misuse(f"plan {label}: {exc}") from exc
-    if options.seconds:
-        raise Misuse(
-            f"plan {label}: seconds end a stop by this machine's clock, so no run would be like "
-            "another: give epochs or steps instead"
-        )
-    make_plan(_travelling(table), bytes(32))
-    return label, table
-
-
-def _shared(learn: Mapping[str, Any]) -> Options:
-    """Options of a plan that teaches residents. Raises: LearnError."""
-    from mfd.learn.errors import LearnError
-    from mfd.learn.options import Sharing
-
-    sharing, options = Sharing.of(learn, "distill")
-    if sharing.share != "proxy" or sharing.public:
-        raise LearnError(
-            'compare runs distill with share = "proxy" and without public: only a proxy answers '
-            "held-out samples, and there is no public set beside the data"
-        )
-    return options
-
-
-def _usual(mode: str, base: Json, own: Json) -> Json:
-    """What a baseline is given unless its plan says otherwise: as many samples, no aids."""
-    from mfd.learn.training import DEFAULTS
-
-    if mode in ALONE:
-        return {"learn": PLAIN}
-    if mode != "fedavg" or "laps" in own:
-        return {"learn": PLAIN} if mode == "fedavg" else {}
-    laps = int(base.get("laps", 6))
-    epochs = float(base["learn"].get("epochs", DEFAULTS["epochs"])) * laps / ROUNDS
-    return {"laps": ROUNDS, "learn": {**PLAIN, "epochs": epochs}}
 
 
 # the folder
@@ -369,13 +268,22 @@ def _wrong(config: Json) -> str:
     words = ("data", "test", "partition", "home")
     if not all(isinstance(config.get(key), str) for key in words):
         return f"one of {', '.join(words)} is no text"
+    if not isinstance(config.get("hf", {"place": ""}).get("place"), str):
+        return "its model of Hugging Face has no place"
+    if not isinstance(config.get("public", ""), str):
+        return "its public set is no address"
+    residents = config.get("resident", {})
+    kinds = residents if isinstance(residents, list) else [residents]
+    if not all(isinstance(recipe, dict) for recipe in kinds):
+        return "its residents are no recipes"
     return ""
 
 
 def read_config(path: Path, *, allow_py: bool = False) -> tuple[Json, Topology]:
     """A comparison written down before, perhaps by somebody else. Raises: Misuse."""
     config = _read(path)
-    code = next((config[key] for key in ("data", "test") if config[key].startswith("py:")), "")
+    places = [config[key] for key in ("data", "test", "public") if key in config]
+    code = next((place for place in places if place.startswith("py:")), "")
     if code and not allow_py:
         raise Misuse(f"{path} runs code of yours, {code}: say so with --allow-py")
     return config, _graph(str(path.parent / str(config["topology"])))

@@ -62,6 +62,7 @@ class Settings(BaseModel):
     errand_seconds: float = Field(120.0, ge=1, le=604_800)  # for one that others do for this peer
     lease_seconds: float = Field(60.0, ge=1, le=86_400)
     allow_py: bool = False  # py: data addresses run the owner's code
+    task_seconds: float = Field(86_400.0, ge=1, le=31_536_000)  # of the trainer for one task
     threads: int = Field(0, ge=0, le=1024)  # of the trainer; 0: torch decides
     memory: str | int = 0  # for a model and its training, as 2GiB; 0: no limit
     whole: str | int = 0  # largest model taken as a whole, as 512MiB; of others parts; 0: any

@@ -171,6 +171,8 @@ def summary(study: Study) -> list[Json]:
             values = [end[key] for end in done]
             row[key], row[f"{key}_sd"] = float(np.mean(values)), float(np.std(values))
         row["accuracy_least"] = min(end["accuracy"] for end in done)
+        if taught := [end["residents_accuracy"] for end in done if "residents_accuracy" in end]:
+            row["residents_accuracy"] = float(np.mean(taught))
         rows.append(row)
     return rows
 
@@ -190,12 +192,14 @@ def uneven_samples(rows: Sequence[Json]) -> str:
 def _table(rows: Sequence[Json]) -> None:
     from mfd.cli.view import print_table
 
+    taught = any("residents_accuracy" in row for row in rows)
     shown = [
         (
             row["plan"],
             f"{100 * row['accuracy']:.2f}"
             + (f" +- {100 * row['accuracy_sd']:.2f}" if row["seeds"] > 1 else ""),
             f"{100 * row['accuracy_least']:.2f}",
+            *([_percent(row.get("residents_accuracy"))] if taught else []),
             data_size(row["links_bytes"]),
             data_size(row["objects_bytes"]),
             f"{row['samples']:,.0f}",
@@ -205,8 +209,10 @@ def _table(rows: Sequence[Json]) -> None:
         for row in rows
     ]
     print()
-    print_table(
-        ("plan", "accuracy %", "least", "on links", "objects", "samples", "virtual time", "seeds"),
-        shown,
-        "no run is finished",
-    )
+    heads = ["plan", "accuracy %", "least", *(["residents %"] if taught else [])]
+    heads += ["on links", "objects", "samples", "virtual time", "seeds"]
+    print_table(heads, shown, "no run is finished")
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"

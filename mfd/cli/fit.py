@@ -6,7 +6,7 @@ mfd.learn.beforehand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mfd.cli.errors import Misuse
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mfd.learn.samples import Sample
     from mfd.packet.plan import Plan
 
-__all__ = ["check_fit", "check_resident", "check_table"]
+__all__ = ["check_fit", "check_resident", "check_table", "head_width"]
 
 
 def check_fit(
@@ -61,3 +61,20 @@ def check_resident(recipe: Mapping[str, Any], data: str, holding: Holding) -> No
         check_model(recipe, Sample.of(holding), data)
     except LearnError as exc:
         raise Misuse(f"--resident: {exc}") from exc
+
+
+def head_width(recipes: Sequence[Mapping[str, Any]]) -> int:
+    """How many values the heads of models take, whose prototypes are shared. Raises: Misuse."""
+    import torch
+
+    from mfd.learn import zoo
+    from mfd.learn.prototypes import head_of
+
+    with torch.device("meta"):
+        widths = sorted({head_of(zoo.build(recipe)).in_features for recipe in recipes})
+    if len(widths) > 1:
+        raise Misuse(
+            "residents that share prototypes have heads of one width, these have "
+            f"{' and '.join(map(str, widths))}: say hidden=N or width=N in --resident"
+        )
+    return widths[0]

@@ -255,5 +255,7 @@ def _check_optional(plan: Plan, given: Table) -> None:
         raise Misuse(f"gate {given['gate']!r} is not a number from 0, such as 0.5")
     if "walkers" in given and given["walkers"] != walkers_of(plan):
         raise Misuse(f"walkers {given['walkers']!r} is not a number from 1 to 64")
+    if plan.mode == "distill" and SCALES_KEY in plan.extra:
+        raise Misuse("plans of mode distill train their walker whole: leave scales out")
     if plan.mode == "fedavg" and walkers_of(plan) > 1:
         raise Misuse("fedavg has one walker, which stays at home: leave walkers out")

@@ -37,6 +37,12 @@ NOTES = [
         "the way home included; centralised: the samples as stored, once",
     ),
 ]
+TAUGHT = (
+    "Residents",
+    "where a plan teaches models of the holders' own, their mean accuracy; accuracy is then that "
+    "of the proxy that travels, or the residents' where no model does; in mode alone they learn by "
+    "themselves",
+)
 
 
 def write(study: Study) -> Path:
@@ -59,7 +65,7 @@ def write(study: Study) -> Path:
         f"{study.folder.absolute().name}: {', '.join(study.config['plans'])}",
         facts=_facts(study, runs),
         table=_table(study, runs, folder),
-        notes=NOTES,
+        notes=[*NOTES, TAUGHT] if _teaches(runs) else NOTES,
         warnings=[*_missing(study, runs), *_uneven(runs)],
         sections=sections,
         config=json.dumps(study.config, indent=1),
@@ -141,6 +147,10 @@ def _told(table: Mapping[str, object]) -> str:
     return ", ".join([str(table.get("mode", "")), *(f"{k}={v}" for k, v in told.items())])
 
 
+def _teaches(runs: Runs) -> bool:
+    return any("residents_accuracy" in run.end for found in runs.values() for run in found)
+
+
 def _language(study: Study) -> bool:
     return any(table.get("task") == "language" for table in study.config["plans"].values())
 
@@ -165,10 +175,13 @@ def _table(study: Study, runs: Runs, folder: Path) -> str:
             '<svg width="12" height="12"><rect width="12" height="12" rx="2" '
             f'fill="{charts.colour(i)}"/></svg> '
         )
+        taught = [run.end["residents_accuracy"] for run in found if "residents_accuracy" in run.end]
+        residents = [f"{100 * stats_of(taught)[0]:.2f}" if taught else "-"]
         told = [
             f"{100 * stats['accuracy'][0]:.2f}"
             + (f" &plusmn; {100 * stats['accuracy'][1]:.2f}" if len(found) > 1 else ""),
             f"{min(100 * run.end['accuracy'] for run in found):.2f}",
+            *(residents if _teaches(runs) else []),
             f"{exp(min(stats['loss'][0], 50)):.2f}"
             if _language(study)
             else f"{stats['loss'][0]:.3f}",
@@ -184,7 +197,8 @@ def _table(study: Study, runs: Runs, folder: Path) -> str:
         shown.append(f"<tr><td>{swatch}{escape(label)}</td>{cells}</tr>")
     (folder / "summary.csv").write_text(csv_text(columns, rows), encoding="utf-8")
     loss = "perplexity" if _language(study) else "loss"
-    heads = ["plan", "accuracy %", "worst seed", loss, "on links"]
+    heads = ["plan", "accuracy %", "worst seed"]
+    heads += [*(["residents %"] if _teaches(runs) else []), loss, "on links"]
     heads += ["of FedAvg's"] if fedavg else []
     heads += ["objects", "samples", "stops", "virtual s", "seeds"]
     head = "".join(f"<th>{h}</th>" for h in heads)

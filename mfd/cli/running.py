@@ -134,6 +134,7 @@ def make_node(settings: Settings, state: Path, on_report: Callable[[Json], None]
             memory=parse_bytes(settings.memory),
             resident=parse_recipe(settings.resident) if settings.resident else None,
             folder=state / "resident",
+            task_seconds=settings.task_seconds,
         ),
         tls=Tls.fresh() if settings.tls else None,
         costs=settings.costs,

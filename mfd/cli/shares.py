@@ -22,7 +22,7 @@ def show(
     address: str, parts: int, *, partition: str, seed: int, out: Path | None, as_json: bool
 ) -> None:
     """Print samples and labels of every part. Raises: Misuse, CommandError."""
-    from mfd.cli.comparing import part_address
+    from mfd.cli.dealing import part_address
     from mfd.learn.errors import HoldingError
     from mfd.learn.holdings import load, parse
 

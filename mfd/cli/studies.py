@@ -56,14 +56,33 @@ Data = Annotated[
     str, typer.Option(metavar="ADDRESS", help="Dealt out to the holders, as sklearn:digits.")
 ]
 
+Pretrained = Annotated[
+    Path | None,
+    typer.Option("--hf", help="Model of Hugging Face with its values, instead: its folder."),
+]
+Residents = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="For modes distill and alone: the model that lives at each holder; several times: in "
+        "turn."
+    ),
+]
+Public = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Samples that all holders have, labels unused; `part`: one part more of the data.",
+    ),
+]
+
 
 def compare(
     plans: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[LABEL=]PLAN",
-            help="Plan files, or modes as snake:laps=4,epochs=2; centralised and local need no "
-            "network.",
+            help="Plan files, or modes as snake:laps=4,epochs=2; centralised, local and alone need "
+            "no network.",
         ),
     ] = None,
     data: Data = "",
@@ -74,9 +93,10 @@ def compare(
     ] = "",
     skew: Annotated[float | None, typer.Option(help="The same as --partition skew=...")] = None,
     recipe: Annotated[str, typer.Option(help="Model, as cnn:width=8; sizes of data fill in.")] = "",
-    resident: Annotated[
-        str, typer.Option(help="For plans of mode distill: the model that lives at each holder.")
-    ] = "",
+    hf: Pretrained = None,
+    head: Annotated[str | None, typer.Option(help="Of --hf: causal, sequence or image.")] = None,
+    resident: Residents = None,
+    public: Public = "",
     laps: Laps = None,
     sets: Sets = None,
     seed: Annotated[str, typer.Option(help="1,2,3 or 1-3: of split, model, batches.")] = "1",
@@ -103,7 +123,10 @@ def compare(
         topology=topology,
         partition=_partition(partition, skew),
         recipe=recipe,
-        resident=resident,
+        hf=hf,
+        head=head,
+        residents=resident or [],
+        public=public,
         laps=laps,
         sets=sets or [],
         seeds=comparing.parse_seeds(seed),

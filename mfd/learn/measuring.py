@@ -15,7 +15,7 @@ from mfd.learn.errors import Cancelled, LearnError
 from mfd.learn.holdings import Holding
 from mfd.learn.rows import tensors_of
 
-__all__ = ["inputs_for", "measure"]
+__all__ = ["check_answer", "inputs_for", "measure"]
 
 MEASURE_BATCH = 256
 MEASURE_BATCH_LANGUAGE = 16  # each with length x vocabulary logits
@@ -71,6 +71,15 @@ def inputs_for(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     return convert
 
 
+def check_answer(said: object) -> None:
+    """Raise LearnError where a model answers anything but logits."""
+    if not isinstance(said, torch.Tensor):
+        raise LearnError(
+            f"the model answers a {type(said).__name__}, and what learns here answers logits "
+            "alone: let its forward return one tensor"
+        )
+
+
 def _forward(
     module: nn.Module, x: torch.Tensor, target: torch.Tensor, classes: int
 ) -> torch.Tensor:
@@ -81,6 +90,7 @@ def _forward(
             raise
         shape = list(x.shape[1:])
         raise LearnError(f"the model does not take samples of shape {shape}: {exc}") from exc
+    check_answer(logits)
     if tuple(logits.shape[:-1]) != tuple(target.shape) or logits.shape[-1] < classes:
         raise LearnError(
             f"the model answers {list(logits.shape[1:])} a sample, the data has labels of shape "

@@ -37,7 +37,7 @@ from mfd.learn.errors import LearnError
 from mfd.learn.exits import early_answers, joint_loss
 from mfd.learn.holdings import Holding
 from mfd.learn.layers import Layer, find_layers, split_at
-from mfd.learn.measuring import inputs_for
+from mfd.learn.measuring import check_answer, inputs_for
 from mfd.learn.options import Options
 from mfd.learn.rows import ROWS_BYTES_MAX, tensors_of
 from mfd.learn.stepping import slots_of
@@ -187,6 +187,7 @@ def _probe(
             hidden = inputs if front is None else front(inputs)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             logits, others = early_answers(rest, hidden)
+            check_answer(logits)
             others += smaller.first(inputs) if smaller is not None else []
             target = y.to(logits.device, torch.int64).reshape(-1)
             loss = joint_loss(partial(_entropy, target), logits, others, options.temperature)

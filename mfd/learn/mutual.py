@@ -63,7 +63,7 @@ def meet(
         pair.received = copy.deepcopy(proxy).eval().requires_grad_(False)
     pupils[0].lesson, pupils[1].lesson = pair.first, pair.second
     lessons(pupils, at, schedule, options)
-    found = resident_claims(measured(resident, at), at_home)
+    found = resident_claims(measured(resident, at), at_home, classes)
     return {**claims_of(measured(proxy, at), before, schedule), **found}
 
 

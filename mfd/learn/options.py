@@ -26,6 +26,7 @@ POSITIVE = ("batch", "lr", "temperature")
 BELOW_ONE = ("ema", "momentum")
 SHARES = ("proxy", "logits", "prototypes")
 REPLAYS = ("snake", "walk")
+NOT_IN_LESSONS = ("carry", "device", "micro", "precision", "seconds")
 DIRECTIONS_MAX = 64  # each as large as a sample, for every class
 PUBLIC = "public"  # last part of the name under which an owner holds what all may see answers to
 
@@ -147,7 +148,14 @@ class Sharing:
                 f"of them, so a set is public by its owner's name for it, such as digits/{PUBLIC}"
             )
         rest = {k: v for k, v in learn.items() if k not in known}
-        return sharing, Options.of(rest, mode)
+        options = Options.of(rest, mode)
+        for key in NOT_IN_LESSONS:
+            if getattr(options, key) not in (DEFAULTS[key], "cpu"):
+                raise LearnError(
+                    f"plan.learn: {key} is not for plans of mode distill, whose lessons would go "
+                    "on without it: leave it out"
+                )
+        return sharing, options
 
 
 LEARN_NAMES = (*DEFAULTS, *(f.name for f in fields(Sharing)))  # all that `learn` may say

@@ -21,19 +21,24 @@ from mfd.learn.pupils import Pupil, Visit, as_input, claims_of, lessons, measure
 from mfd.learn.rows import Schedule, tensors_of
 from mfd.learn.tables import Table
 
-__all__ = ["align"]
+__all__ = ["align", "head_of"]
 
 BATCH = 256
+
+
+def head_of(module: nn.Module) -> nn.Linear:
+    """The last linear layer: what it is given is a sample's embedding. Raises: LearnError."""
+    heads = [m for m in module.modules() if isinstance(m, nn.Linear)]
+    if not heads:
+        raise LearnError("the resident model has no linear head, so it has no prototypes")
+    return heads[-1]
 
 
 class _Watch:
     """Sees what a model's head is given: the embedding of each sample."""
 
     def __init__(self, module: nn.Module) -> None:
-        heads = [m for m in module.modules() if isinstance(m, nn.Linear)]
-        if not heads:
-            raise LearnError("the resident model has no linear head, so it has no prototypes")
-        self.head = heads[-1]
+        self.head = head_of(module)
         self.last = torch.empty(0)
         self._hook = self.head.register_forward_pre_hook(self._see)
 
@@ -103,4 +108,7 @@ def align(
         mean = (kept[:, None] * values + amount[:, None] * own) / total.clamp(min=1)[:, None]
         table.values.copy_(torch.where(total[:, None] > 0, mean, values))
         table.counts.copy_(total)
-    return {**claims_of(after, before, schedule), **resident_claims(after, before)}
+    return {
+        **claims_of(after, before, schedule),
+        **resident_claims(after, before, at.holding.classes),
+    }

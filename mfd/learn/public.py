@@ -67,4 +67,7 @@ def consult(
         kept = voices * at.fading
         table.values.copy_((kept * values + own) / (kept + 1))
         table.counts.copy_(kept + 1)
-    return {**claims_of(after, before, schedule), **resident_claims(after, before)}
+    return {
+        **claims_of(after, before, schedule),
+        **resident_claims(after, before, at.holding.classes),
+    }

@@ -26,6 +26,8 @@ from mfd.learn.training import MEASURED_MAX
 
 __all__ = ["Batches", "Pupil", "Visit", "claims_of", "lessons", "measured", "resident_claims"]
 
+SPOILT = 2.0  # times the loss of a guess
+
 Lesson = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits, rows -> loss
 
 
@@ -188,10 +190,21 @@ def claims_of(
     return {**after, **counts, "loss_before": before["loss"]}
 
 
-def resident_claims(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
-    """What is claimed of the resident. Raises: LearnError where its loss is not finite."""
+def resident_claims(
+    after: Mapping[str, float], before: Mapping[str, float], classes: int
+) -> dict[str, float]:
+    """What is claimed of the resident.
+
+    Raises: LearnError where its loss is not finite, or far above that of a guess: whoever sends the
+    walker decides how much it teaches, and must not be able to undo what a resident knows.
+    """
     if not math.isfinite(after["loss"]):
         raise LearnError("the loss of the resident model is no longer finite; lower plan.learn lr")
+    if after["loss"] > max(before["loss"], SPOILT * math.log(max(classes, 2))):
+        raise LearnError(
+            f"the lesson would leave the resident model with a loss of {after['loss']:.3g}, from "
+            f"{before['loss']:.3g}, far worse than a guess; lower plan.learn teach or lr"
+        )
     return {
         "resident_loss": after["loss"],
         "resident_accuracy": after["accuracy"],

@@ -58,6 +58,9 @@ def visit_of(
     return Visit(holding, public, plan.laps, task.journey, task.seed, *watch)
 
 
+COUNT_MAX = 1e9  # samples or opinions behind a row of a table; NaN is above it
+
+
 def visit(
     walker: nn.Module,
     resident: Resident | None,
@@ -124,4 +127,11 @@ def _table(walker: nn.Module, sharing: Sharing) -> Table:
     found = next(walker.children(), None)
     if not isinstance(found, Table):
         raise LearnError(f"a plan that shares {sharing.share} has the recipe {sharing.share}")
+    finite = bool(torch.isfinite(found.values).all())
+    least, most = (float(x) for x in torch.aminmax(found.counts.detach()))
+    if not (finite and least >= 0 and most <= COUNT_MAX):
+        raise LearnError(
+            f"the {sharing.share} that the walker brings are no opinion of anybody: a number in "
+            "them is not finite, or a count out of range"
+        )
     return found

@@ -23,7 +23,7 @@ from mfd.learn.replay import Draws
 from mfd.learn.rows import Rows, Schedule, tensors_of
 from mfd.learn.stepping import Stepper
 
-__all__ = ["Smaller", "Stop", "prior", "thaw"]
+__all__ = ["DRAWN", "Smaller", "Stop", "prior", "thaw"]
 
 
 class Smaller(Protocol):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -166,6 +167,8 @@ class _Run:
         narrow = any(p.dtype == torch.bfloat16 for p in self.module.parameters())
         meter = Meter(device, torch.bfloat16 if narrow else torch.float32)
         before = self._measure()
+        if not math.isfinite(before["loss"]):
+            raise LearnError(self._why_not_finite(before["loss"]))
         self.bound = EXPLODED * (1 + before["loss"])
         devices = [torch.cuda.current_device()] if device == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -191,6 +194,20 @@ class _Run:
         if count > 1:
             after["blocks"] = float(count)
         return after
+
+    def _why_not_finite(self, loss: float) -> str:
+        """Say whose fault it is that there is no loss before the first step."""
+        x = self.holding.x
+        if x.dtype.kind == "f" and not np.isfinite(x).all():
+            odd = int(np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))[0])
+            return (
+                f"the loss is {loss:g} before the first step: sample {odd} of this peer's data "
+                "holds a number that is not finite; mend the data"
+            )
+        return (
+            f"the loss is {loss:g} before the first step: the version that came, or the data here, "
+            "has numbers that are too large or not finite"
+        )
 
     def _measure(self) -> dict[str, float]:
         options = self.options

@@ -36,7 +36,7 @@ def build(recipe: Mapping[str, Any]) -> nn.Sequential:
     arguments = dict(recipe)
     name = arguments.pop("zoo", None)
     arguments.pop("axes", None)  # for those who scale the model, not for its making
-    if name not in ZOO:
+    if not isinstance(name, str) or name not in ZOO:
         near = get_close_matches(str(name), ZOO, n=1)
         meant = f"did you mean {near[0]!r}? There" if near else "there"
         raise ValueError(f"no recipe {name!r} in the zoo; {meant} are {', '.join(MODELS)}")
@@ -375,5 +375,5 @@ MODELS = tuple(sorted(set(ZOO) - set(TABLES)))
 
 def arguments(name: str) -> dict[str, Any]:
     """What a recipe of this name may say, and what it means where it does not; {} if unknown."""
-    known = inspect.signature(ZOO[name]).parameters if name in ZOO else {}
+    known = inspect.signature(ZOO[name]).parameters if isinstance(name, str) and name in ZOO else {}
     return {key: parameter.default for key, parameter in known.items()}

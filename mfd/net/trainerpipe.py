@@ -76,7 +76,10 @@ class Trainer(Protocol):
 
 
 class TrainerPipe:
-    """A `Trainer` in a child process of its own group."""
+    """A `Trainer` in a child process of its own group.
+
+    A task that takes too long is given up: a plan is a stranger's, and says how long it learns.
+    """
 
     def __init__(
         self,
@@ -86,6 +89,7 @@ class TrainerPipe:
         memory: int = 0,  # bytes for a model and its training; 0: no limit
         resident: Mapping[str, Any] | None = None,
         folder: Path | None = None,
+        task_seconds: float = 0.0,  # after which a task is given up; 0: no limit
         command: Sequence[str] = COMMAND,
     ) -> None:
         self._hello: dict[str, Any] = {"allow_py": allow_py, "threads": threads, "memory": memory}
@@ -94,6 +98,7 @@ class TrainerPipe:
         self._holdings: dict[str, str] = {}
         self._resident: Told | None = None  # what the child told of it last
         self._forms: dict[str, Any] = {}
+        self._task_seconds = task_seconds
         self._command = command
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -142,7 +147,15 @@ class TrainerPipe:
             "out": str(out),
         }
         async with self._turn:
-            answer = await self._request(request, progress=progress)
+            try:
+                answer = await self._request(
+                    request, progress=progress, seconds=self._task_seconds or None
+                )
+            except TimeoutError as exc:
+                raise TrainerError(
+                    f"the task took more than the {self._task_seconds:g} s that this peer gives "
+                    "one: let the plan have fewer epochs or steps, or raise task_seconds here"
+                ) from exc
         try:
             return LearnResult.from_wire(answer["result"])
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
@@ -163,7 +176,11 @@ class TrainerPipe:
         await reading
 
     async def _request(
-        self, request: dict[str, Any], *, progress: Callable[[float], None] | None = None
+        self,
+        request: dict[str, Any],
+        *,
+        progress: Callable[[float], None] | None = None,
+        seconds: float | None = None,  # for the answer of a child that runs; None: no limit
     ) -> dict[str, Any]:
         async with self._starting:
             if self.pid is None:
@@ -171,7 +188,8 @@ class TrainerPipe:
             if self._stale:
                 self._stale = False
                 await self._ask({"op": "hello", "holdings": self._holdings, **self._hello})
-        return await self._ask(request, progress=progress)
+        async with asyncio.timeout(seconds):
+            return await self._ask(request, progress=progress)
 
     async def _start(self) -> None:
         if self._reading is not None:

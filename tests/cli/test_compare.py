@@ -142,6 +142,9 @@ def test_the_resolved_config_runs_it_again(done: Path, tmp_path: Path) -> None:
         ({"data": None}, "one of data, test, partition, home is no text"),
         ({"data": "py:os:getcwd"}, "runs code of yours, py:os:getcwd: say so with --allow-py"),
         ({"test": "py:os:getcwd"}, "runs code of yours, py:os:getcwd: say so with --allow-py"),
+        ({"public": "py:os:getcwd"}, "runs code of yours, py:os:getcwd: say so with --allow-py"),
+        ({"public": 3}, "its public set is no address"),
+        ({"resident": ["mlp"]}, "its residents are no recipes"),
     ],
 )
 def test_a_config_of_somebody_else_neither_leaves_its_folder_nor_runs_code(
@@ -284,9 +287,51 @@ def test_another_comparison_is_not_mixed_in(done: Path, capsys: pytest.CaptureFi
         (["snake", "--data", "sklearn:iris", "--set", "seconds=1"], "no run would be like another"),
         (["distill", "--data", "sklearn:iris"], "teaches models of the holders: say which"),
         (
-            ["a=distill:share=logits,public=d/public", "--data", "sklearn:iris"],
-            "only a proxy answers",
+            ["distill:share=logits", "--data", "sklearn:iris", "--resident", "mlp"],
+            "a plan shares on a public set: say which, --public ADDRESS",
         ),
+        (
+            [
+                "distill:public=d/public",
+                "--data",
+                "sklearn:iris",
+                "--resident",
+                "mlp",
+                "--public",
+                "sklearn:wine",
+            ],
+            "--public sklearn:wine: its samples have the shape [13], those of the data [4]",
+        ),
+        (
+            [
+                "distill:share=logits",
+                "--data",
+                "sklearn:iris",
+                "--resident",
+                "mlp",
+                "--public",
+                "sklearn:iris?split=all",
+            ],
+            "30 of its samples are held out for measuring, too",
+        ),
+        (
+            [
+                "distill:share=prototypes",
+                "--data",
+                "sklearn:iris",
+                "--resident",
+                "mlp",
+                "--resident",
+                "mlp:hidden=8x",
+            ],
+            "have heads of one width, these have 8 and 64",
+        ),
+        (["distill:scales=0.5", "--data", "sklearn:iris", "--resident", "mlp"], "leave scales out"),
+        (["walk:order=stop", "--data", "sklearn:iris"], "order is for plans of mode snake, which"),
+        (["alone", "--data", "sklearn:iris"], "teaches models of the holders: say which"),
+        (["walk", "--data", "sklearn:iris?part=1/2"], "says part, and a comparison deals the data"),
+        (["walk", "--data", "sklearn:iris?skew=1"], "says skew, and a comparison deals the data"),
+        (["walk", "--data", "sklearn:iris", "--test", "sklearn:iris"], "is what is learned: give"),
         (
             ["snake", "--data", "sklearn:iris", "--partition", "shard=2", "--skew", "1"],
             "--skew 1 and --partition shard=2 deal out the data: give one",
@@ -338,10 +383,109 @@ def test_a_plan_that_teaches_residents_is_compared_too(tmp_path: Path) -> None:
     assert "residents" not in plain
     fitted = {"zoo": "mlp", "inputs": [1, 8, 8], "classes": 10}
     assert study.config["resident"] == fitted
+    assert "proxy" in (tmp_path / "a/report.html").read_text()
+
+
+def test_plans_that_share_no_model_are_judged_by_the_residents(tmp_path: Path) -> None:
+    """Unlike residents, alone and taught by answers to one part more of the data."""
+    args = (*QUICK, "--resident", "mlp", "--resident", "cnn:width=4", "--public", "part")
+    plans = ("l=distill:share=logits", "p=distill:share=prototypes", "alone")
+    assert compare(tmp_path, *plans, *args, "--flops", "1e6") == 0
+    study = study_of(tmp_path)
+    logits, prototypes, alone = (study.outcome(Cell(k, 1)) for k in ("l", "p", "alone"))
+    assert logits
+    assert prototypes
+    assert alone
+    for end in (logits, prototypes):
+        assert set(end["residents"]) == {"peer1", "peer2", "peer3"}
+        assert end["accuracy"] == end["residents_accuracy"]
+        assert 0 < end["objects_bytes"] < 60_000  # a resident weighs more than all of it
+    assert alone["objects_bytes"] == 0
+    assert alone["residents"].keys() == logits["residents"].keys()
+    assert alone["samples"] == pytest.approx(logits["samples"], rel=0.2)
+    begin, *lines, _ = read_lines(study.metrics(Cell("l", 1)))
+    recipe = begin["plan"]["recipe"]
+    held = sum(peer["samples"] for peer in begin["peers"].values())
+    assert recipe == {"zoo": "logits", "samples": 240 - held, "classes": 10}
+    last = [line for line in lines if line["kind"] == "measured"][-1]
+    assert last["accuracy"] == pytest.approx(logits["accuracy"])
+    # an MLP and two small CNNs: time is that of what learns, not of the table
+    trained = [w for w in lines if w["kind"] == "work" and w["task"] == "train"]
+    by_peer = {w["peer"]: w["seconds"] / w["samples"] for w in trained}
+    assert by_peer["peer1"] == pytest.approx(by_peer["peer3"], rel=0.3)  # MLPs
+    assert by_peer["peer2"] > 2 * by_peer["peer1"] > 0
     before = results(tmp_path)
-    (tmp_path / "a/metrics/distill-1.jsonl").unlink()
-    assert compare(tmp_path, *plans, *args) == 0
+    (tmp_path / "a/metrics/p-1.jsonl").unlink()
+    assert compare(tmp_path, *plans, *args, "--flops", "1e6") == 0
     assert results(tmp_path) == before
+    state = {w["peer"]: w["state_bytes"] for w in trained}
+    assert state["peer1"] > 5 * 4 * (64 * 64 + 64 * 64)  # the resident, its copy, gradients, Adam
+
+
+def test_adapters_learn_by_blocks_and_their_base_nowhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a model of Hugging Face that has learned before: its values are where all plans start."""
+    pytest.importorskip("peft", reason="adapters are peft's")
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = {"n_layer": 2, "n_embd": 16, "n_head": 1, "vocab_size": 256, "n_positions": 16}
+    made: Any = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
+    made.save_pretrained(tmp_path / "gpt")
+    text = tmp_path / "t.txt"
+    text.write_text("the model travels in packets, toward the data; " * 60)
+    plan = "laps = 2\n[learn]\nsteps = 1\n"
+    lora = '[recipe.lora]\nr = 2\ntargets = ["c_attn"]\n'
+    for mode, blocks in (("snake", "layers_per_stop = 1\n"), ("centralised", "")):
+        (tmp_path / f"{mode}.toml").write_text(f'mode = "{mode}"\n{blocks}{plan}{lora}')
+    plans = [str(tmp_path / f"{mode}.toml") for mode in ("snake", "centralised")]
+    data = ("--data", f"text:{text}?length=8", "--topology", "line:2")
+    args = (*plans, "walk:laps=1,steps=1", *data, "--hf", str(tmp_path / "gpt"))
+    assert compare(tmp_path, *args) == 0
+    study = study_of(tmp_path)
+    trained = [
+        work["trained"]
+        for work in read_lines(study.metrics(Cell("snake", 1)))
+        if work["kind"] == "work" and work["task"] == "train"
+    ]
+    assert trained == [[[4, 6]]] * 4  # layers 0 to 3 are the base
+    before = made.state_dict()["transformer.h.0.mlp.c_fc.weight"].numpy()
+    for label in ("snake", "centralised"):
+        packet = packet_of(tmp_path / f"a/packets/{label}-1.mfd")
+        (after,) = [
+            tensor.array()
+            for layer in range(4)
+            for key, tensor in packet.layer(layer).items()
+            if key.endswith("h.0.mlp.c_fc.weight")
+        ]
+        assert (after == before).all()  # it was there, and has not learned
+    full = packet_of(tmp_path / "a/packets/walk_laps_1_steps_1-1.mfd").layer(1)
+    moved = abs(full["transformer.h.0.mlp.c_fc.weight"].array() - before)
+    assert 0 < moved.max() < 0.01
+    made.transformer.wpe.weight.data.mul_(2)
+    made.save_pretrained(tmp_path / "gpt")
+    assert compare(tmp_path, *args) == 2
+    assert "holds a comparison with hf" in capsys.readouterr().err
+
+
+def packet_of(path: Path) -> Any:
+    from mfd.packet import decode
+
+    return decode(path.read_bytes())
+
+
+def test_lists_are_written_inline_and_baselines_are_as_well_off() -> None:
+    plans = ["a=snake:scales=0.5,0.5:2,laps=3", "fedavg", "local", "centralised"]
+    order = Order(
+        plans, "sklearn:digits", recipe="cnn:exits=true,norm=fours", sets=["steps=24", "replay=0"]
+    )
+    tables = resolve(order)[0]["plans"]
+    assert tables["a"]["scales"] == ["0.5", "0.5:2"]
+    assert tables["a"]["laps"] == 3
+    # 6 laps of 24 steps, and 12 rounds of 12
+    assert tables["fedavg"]["learn"]["steps"] * tables["fedavg"]["laps"] == 6 * 24
+    for table in tables.values():
+        assert table["learn"].get("logit_adjustment", 1.0) == 1.0
 
 
 def test_a_run_that_fails_is_told_and_the_others_are_done(

@@ -83,8 +83,12 @@ def nan_data() -> Holding:
 @pytest.mark.parametrize(
     ("bad", "options", "words"),
     [
-        (nan_data(), {}, r"the loss is nan at step 1; lower plan.learn lr"),
-        (Holding(GOOD.x * np.float32(3e38), GOOD.y, 3), {}, r"the loss is \S+ at step 1"),
+        (nan_data(), {}, r"the loss is nan before the first step: sample 7 of this peer's data"),
+        (
+            Holding(GOOD.x * np.float32(3e38), GOOD.y, 3),
+            {},
+            r"the loss is (\S+ before the first step: the version that came|\S+ at step 1)",
+        ),
         (Holding(GOOD.x, GOOD.y + 2, 5), {}, r"answers \[3\] a sample, .* and 5 classes"),
         (Holding(GOOD.x[:, :3], GOOD.y, 3), {}, r"does not take samples of shape \[3\]"),
         (GOOD, {"memory": 100}, r"takes \d.* KiB with one sample at a time"),
@@ -120,13 +124,41 @@ def test_the_received_version_stays_where_learning_fails() -> None:
     store.update({ref.digest: content.tobytes() for ref, content in made})
     model = tuple(ref for ref, _ in made)
     task = LearnTask("train", plan_of(RECIPE, epochs=1.0), model, name="d", trained=((0, 2),))
-    with pytest.raises(ValueError, match="the loss is nan at step 1"):
+    with pytest.raises(ValueError, match="sample 7 of this peer's data holds a number that is not"):
         learner.perform(task, store.__getitem__, pytest.fail)
     again = Learner({"d": GOOD}).perform
     measured = LearnTask("measure", plan_of(RECIPE), model, name="d")
     fresh_loss = again(measured, store.__getitem__, pytest.fail).claims["loss"]
     learner._loaded["d"] = GOOD
     assert learner.perform(measured, store.__getitem__, pytest.fail).claims["loss"] == fresh_loss
+
+
+def test_what_the_last_step_has_spoilt_is_not_committed() -> None:
+    """The loss of a step is from before it: what the last one does shows in measuring alone."""
+    learn = {"steps": 1, "lr": 1e6, "optimizer": "sgd", "clip": 0.0, "warmup": 0}
+    store: dict[bytes, bytes] = {}
+    made = layers.pack_model(zoo.init(RECIPE, 1))
+    store.update({ref.digest: content.tobytes() for ref, content in made})
+    model = tuple(ref for ref, _ in made)
+    task = LearnTask("train", plan_of(RECIPE, **learn), model, name="d", trained=((0, 2),))
+    with pytest.raises(ValueError, match=r"the loss is \S+ after 1 steps, it was 1\.\d+; lower"):
+        Learner({"d": GOOD}).perform(task, store.__getitem__, pytest.fail)
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 20])
+def test_a_model_that_answers_more_than_logits_is_told_so(memory: int) -> None:
+    class Both(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> Any:
+            return super().forward(x), x
+
+    learner = Learner({"d": GOOD}, build=lambda _: Both(4, 3), memory=memory)
+    store: dict[bytes, bytes] = {}
+    made = layers.pack_model(Both(4, 3))
+    store.update({ref.digest: content.tobytes() for ref, content in made})
+    plan = plan_of({"local": "Both"}, epochs=1.0)
+    task = LearnTask("train", plan, tuple(ref for ref, _ in made), name="d", trained=((0, 1),))
+    with pytest.raises(ValueError, match="the model answers a tuple, and what learns here"):
+        learner.perform(task, store.__getitem__, pytest.fail)
 
 
 def test_a_plan_for_layers_that_do_not_exist_waits_at_home_and_says_so() -> None:

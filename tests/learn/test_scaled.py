@@ -11,6 +11,7 @@ import torch
 
 from mfd.learn import Holding, Learner, LearnError, layers, zoo
 from mfd.learn.axes import axes_of
+from mfd.learn.exits import joint_loss
 from mfd.learn.memory import need_of
 from mfd.learn.scaled import Part, nested
 from mfd.learn.training import Options, train_blocks
@@ -120,6 +121,20 @@ def test_the_part_is_the_slices_and_learns_as_a_model_of_its_own(pictures: Holdi
     for name, value in alone.state_dict().items():
         inside = kept(name, after[name], HALF)
         assert after[name][inside].tobytes() == value.numpy().tobytes(), name
+
+
+def test_early_exits_follow_the_full_answer_and_not_it_them() -> None:
+    full = torch.tensor([[2.0, 0.0, -1.0]], requires_grad=True)
+    early = torch.zeros(1, 3, requires_grad=True)
+    total = joint_loss(lambda said: 0.0 * said.sum(), full, [early], 2.0)
+    p, q = torch.softmax(full.detach() / 2, -1), torch.full((1, 3), 1 / 3)
+    kl = float((p * (p / q).log()).sum())
+    assert float(total.detach()) == pytest.approx(4 * kl / 2)  # temperature squared, two answers
+    total.backward()
+    assert early.grad is not None
+    assert early.grad[0, 0] < 0 < early.grad[0, 2]
+    assert full.grad is not None
+    assert not full.grad.any()
 
 
 def test_depth_trains_the_first_blocks_and_their_exits_alone(pictures: Holding) -> None:

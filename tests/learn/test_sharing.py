@@ -182,6 +182,42 @@ def test_a_lesson_cut_short_leaves_the_resident_as_it_was(
     assert (tmp_path / FILE).read_bytes() == file
 
 
+@pytest.mark.parametrize("plan", [LOGITS, PROTOTYPES], ids=["logits", "prototypes"])
+@pytest.mark.parametrize(("values", "counts"), [(np.nan, 1), (0, np.inf), (0, -2), (0, np.nan)])
+def test_a_table_that_nobody_can_have_filled_is_refused(
+    pictures: Holding, plan: Plan, values: float, counts: float
+) -> None:
+    """Else it would pass from here on under this peer's signature, spoilt."""
+    home = Home({"d": pictures, "public": Holding(pictures.x[:60], pictures.y[:60], 10)}, plan,
+                resident=MLP)  # fmt: skip
+    module = zoo.init(plan.recipe, 1)
+    with torch.no_grad():
+        module[0].values.fill_(values)
+        module[0].counts.fill_(counts)
+    home.model = packed(module, home.store)
+    before = home.resident()
+    with pytest.raises(LearnError, match="no opinion of anybody"):
+        home.perform()
+    assert home.resident() == before
+    assert not home.written
+
+
+def test_a_walker_cannot_undo_what_a_resident_knows(pictures: Holding) -> None:
+    """Rules: W-22. Prototypes in the wrong places, taught with all the weight that a plan has."""
+    home = Home({"d": pictures}, PROTOTYPES, resident=MLP)
+    module = zoo.init(PROTOTYPES.recipe, 1)
+    with torch.no_grad():
+        module[0].values.normal_(generator=torch.Generator().manual_seed(1)).mul_(1e3)
+        module[0].counts.fill_(100.0)
+    home.model = packed(module, home.store)
+    wild = {"teach": 1e6, "optimizer": "sgd", "lr": 5.0, "clip": 50.0}
+    home.plan = replace(PROTOTYPES, learn={**PROTOTYPES.learn, **wild})
+    before = home.resident()
+    with pytest.raises(LearnError, match="far worse than a guess"):
+        home.perform()
+    assert home.resident() == before
+
+
 def test_consensus_is_the_mean_opinion_of_a_lap(pictures: Holding) -> None:
     """Rules: W-23"""
     open_ = Holding(pictures.x[:60], pictures.y[:60], 10)
@@ -202,6 +238,28 @@ def test_consensus_is_the_mean_opinion_of_a_lap(pictures: Holding) -> None:
         own = torch.log_softmax(resident.module(torch.from_numpy(open_.x)), -1).numpy()
     mean = (0.75 * tables[1]["logits.values"] + own) / 1.75
     np.testing.assert_allclose(tables[2]["logits.values"], mean, rtol=1e-5, atol=1e-5)
+
+
+def test_residents_follow_the_consensus(pictures: Holding) -> None:
+    """Labels that are not here are learned from what others answer to the public set."""
+    open_ = Holding(pictures.x[:60], pictures.y[:60], 10)
+    says = torch.nn.functional.one_hot(torch.from_numpy(open_.y[:60].astype("int64")), 10) * 6.0
+    found = []
+    for teach in (0.0, 1.0):
+        learn = {**LOGITS.learn, "epochs": 6, "lr": 0.01, "teach": teach}
+        held = {"d": part(pictures, range(4)), "public": open_}
+        home = Home(held, replace(LOGITS, learn=learn), resident=MLP)
+        module = zoo.init(LOGITS.recipe, 1)
+        with torch.no_grad():
+            module[0].values.copy_(torch.log_softmax(says, -1))
+            module[0].counts.fill_(3.0)
+        home.model = packed(module, home.store)
+        home.perform()
+        assert home.learner.resident is not None
+        with torch.no_grad():
+            said = home.learner.resident.module(torch.from_numpy(open_.x)).argmax(-1)
+        found.append(float((said == says.argmax(-1)).float().mean()))
+    assert found[1] > found[0] + 0.2
 
 
 def test_prototypes_are_means_of_what_the_head_is_given(pictures: Holding) -> None:
@@ -236,6 +294,28 @@ def test_prototypes_teach_a_head_labels_that_are_not_here(pictures: Holding) -> 
         assert (head(values).argmax(-1)[4:] == torch.arange(4, 10)).all()
 
 
+def test_embeddings_gather_around_the_prototypes_of_their_labels(pictures: Holding) -> None:
+    """Not the head alone learns: what it is given comes nearer to the means that travel."""
+    values = torch.randn(10, 16, generator=torch.Generator().manual_seed(2)).abs()
+    apart = []
+    for teach in (0.0, 2.0):
+        learn = {**PROTOTYPES.learn, "epochs": 3, "lr": 0.01, "teach": teach}
+        home = Home({"d": pictures}, replace(PROTOTYPES, learn=learn), resident=MLP)
+        module = zoo.init(PROTOTYPES.recipe, 1)
+        with torch.no_grad():
+            module[0].values.copy_(values)
+            module[0].counts.fill_(20.0)
+        home.model = packed(module, home.store)
+        home.perform()
+        assert home.learner.resident is not None
+        front = list(home.learner.resident.module.children())[:-1]
+        with torch.no_grad():
+            seen = torch.nn.Sequential(*front)(torch.from_numpy(pictures.x))
+        wanted = values[torch.from_numpy(pictures.y.astype("int64"))]
+        apart.append(float((seen - wanted).square().mean()))
+    assert apart[1] < 0.9 * apart[0]
+
+
 def test_what_does_not_fit_is_one_sentence(pictures: Holding) -> None:
     learn = PLAN.learn
     cases: list[tuple[dict[str, Any], str]] = [
@@ -247,6 +327,8 @@ def test_what_does_not_fit_is_one_sentence(pictures: Holding) -> None:
         ({"learn": {**learn, "public": "public/d"}}, "'public/d' is no public set"),
         ({"learn": {**learn, "teach": "much"}}, "teach is a number from 0, not 'much'"),
         ({"learn": {**learn, "theach": 1.0}}, "plan.learn has no 'theach'"),
+        ({"learn": {**learn, "precision": "bf16"}}, "precision is not for plans of mode distill"),
+        ({"learn": {**learn, "carry": True}}, "carry is not for plans of mode distill"),
         (
             {"learn": {**learn, "public": "odd/public"}},
             r"'odd/public' has samples of shape \[4\], 'd' of",

@@ -169,6 +169,17 @@ async def test_a_child_that_does_not_hear_cancel_is_killed(
     assert pipe.pid != pid
 
 
+async def test_a_task_without_end_is_given_up_and_the_next_one_runs(pipe: TrainerPipe) -> None:
+    """What a plan asks for is a stranger's wish: the peer's trainer must not be lost to it."""
+    await perform(pipe, "echo")
+    pid, pipe._task_seconds = pipe.pid, 0.01
+    with pytest.raises(TrainerError, match=r"took more than the 0\.01 s that this peer gives one"):
+        await perform(pipe, "waits")
+    pipe._task_seconds = 0.0
+    assert (await perform(pipe, "echo")).claims["samples"] == 3
+    assert pipe.pid == pid
+
+
 async def test_close_ends_a_busy_child_and_its_task(pipe: TrainerPipe) -> None:
     job = await started(pipe, "deaf")
     pid = pipe.pid
