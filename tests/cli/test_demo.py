@@ -18,7 +18,7 @@ from mfd.learn import zoo
 from mfd.learn.holdings import load
 from mfd.learn.training import measure
 
-ROOT = Path(__file__).parents[2]
+LINE = str(Path(__file__).parents[2] / "topologies" / "line3.toml")
 PLAN = """
 names = ["small/train"]
 verify = ["small/test"]
@@ -52,7 +52,7 @@ def plan(tmp_path: Path) -> Path:
 def test_the_saved_model_is_what_the_table_says(plan: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     flags = ["--plan", str(plan), "--folder", str(folder), "--modes", "snake,fedavg,centralised"]
-    flags += ["--topology", str(ROOT / "topologies" / "line3.toml")]
+    flags += ["--topology", LINE]
     done = subprocess.run(
         [*COMMAND, *flags], capture_output=True, text=True, cwd=tmp_path, check=False, timeout=110
     )
@@ -107,7 +107,7 @@ def test_wrong_usage_is_one_sentence(flags: list[str], sentence: str, tmp_path: 
 def test_ctrl_c_stops_the_peers_too(plan: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     plan.write_text(PLAN.replace("laps = 2", "laps = 500"))  # not home before we look
-    flags = ["--plan", str(plan), "--folder", str(folder), "--modes", "walk"]
+    flags = ["--plan", str(plan), "--folder", str(folder), "--modes", "walk", "--topology", LINE]
     with subprocess.Popen(
         [sys.executable, "-c", LISTENING, "demo", *flags],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
