@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from mfd.cli.demo import demo
 from mfd.cli.errors import Misuse
+from mfd.cli.main import main
 from mfd.learn import zoo
 from mfd.learn.holdings import load
 from mfd.learn.training import measure
@@ -95,13 +96,13 @@ def test_a_model_that_does_not_take_the_data_is_refused_before_a_peer_starts(
         (["--data", "sklearn:digits", "--skew", "-1"], "skew"),
     ],
 )
-def test_wrong_usage_is_one_sentence(flags: list[str], sentence: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*COMMAND, *flags], capture_output=True, text=True, cwd=tmp_path, check=False, timeout=60
-    )
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert sentence in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_wrong_usage_is_one_sentence(
+    flags: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", *flags]) == 2
+    said = capsys.readouterr()
+    assert sentence in said.err, said
+    assert len(said.err.strip().splitlines()) == 1
 
 
 def test_ctrl_c_stops_the_peers_too(plan: Path, tmp_path: Path) -> None:
