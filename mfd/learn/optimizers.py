@@ -54,6 +54,7 @@ class Optimizer:
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
+            has_complex=any(torch.is_complex(tensor) for tensor in moved),
             amsgrad=False,
             beta1=BETAS[0],
             beta2=BETAS[1],
@@ -73,7 +74,8 @@ class Optimizer:
 
     def _sgd(self, moved: list[torch.Tensor], grads: list[torch.Tensor], rate: float) -> None:
         momentum = self.options.momentum
-        buffers = [self.state.get(tensor, {}).get("momentum_buffer") for tensor in moved]
+        known = moved if momentum else []
+        buffers = [self.state.get(tensor, {}).get("momentum_buffer") for tensor in known]
         sgd(
             moved,
             grads,
@@ -85,6 +87,6 @@ class Optimizer:
             nesterov=self.options.optimizer == "sgd-nesterov",
             maximize=False,
         )
-        for tensor, buffer in zip(moved, buffers, strict=True):
-            if momentum and buffer is not None:
+        for tensor, buffer in zip(known, buffers, strict=True):
+            if buffer is not None:
                 self.state[tensor] = {"momentum_buffer": buffer}
