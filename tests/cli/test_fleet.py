@@ -89,6 +89,7 @@ def test_a_peer_ends_with_whoever_started_it(tmp_path: Path) -> None:
     """Its standard input ends when the starter dies, even by SIGKILL."""
     lonely = with_free_ports(Topology({"solo": Node()}, ()))
     with Fleet(lonely, tmp_path, {}) as fleet:
+        assert fleet.sent_bytes() == 0  # nobody to send to yet, as a peer that has just started
         process = fleet.members["solo"].process
         assert process.stdin is not None
         process.stdin.close()
