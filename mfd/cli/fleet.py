@@ -173,7 +173,7 @@ class Fleet:
         for name, member in self.members.items():
             if member.process.poll() is None:
                 told = self.client(name).get("status")["bytes"]
-                total += told["control_out"] + told["bulk_out"]
+                total += told.get("control_out", 0) + told.get("bulk_out", 0)
         return total
 
     def stop(self) -> None:

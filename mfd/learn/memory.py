@@ -38,6 +38,7 @@ from mfd.learn.exits import early_answers, joint_loss
 from mfd.learn.holdings import Holding
 from mfd.learn.layers import Layer, find_layers, split_at
 from mfd.learn.measuring import check_answer, inputs_for
+from mfd.learn.optimizers import Optimizer
 from mfd.learn.options import Options
 from mfd.learn.rows import ROWS_BYTES_MAX, tensors_of
 from mfd.learn.stepping import slots_of
@@ -362,7 +363,7 @@ def _awaken(dtype: torch.dtype) -> None:
         module = nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64), nn.GELU()).to(dtype)
         heads = module(torch.zeros(8, 64, dtype=dtype)).reshape(1, 2, 8, 32)
         F.scaled_dot_product_attention(heads, heads, heads).sum().backward()  # type: ignore[no-untyped-call]
-        torch.optim.Adam(module.parameters()).step()
+        Optimizer(list(module.parameters()), Options()).step(1e-3)
 
 
 def _status(field: str) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import importlib
+import importlib.util
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -39,15 +40,41 @@ CSV_ROWS_MAX = 20_000_000
 CSV_FIELD_MAX = 1 << 20  # characters
 
 
+SKLEARN_FILES = {"wine": "wine_data.csv", "digits": "digits.csv.gz"}  # others: NAME.csv
+
+
 def read_sklearn(name: str) -> Table:
-    """One of the sets that come with scikit-learn; digits as 1x8x8 pictures from 0 to 1."""
+    """One of the sets that come with scikit-learn; digits as 1x8x8 pictures from 0 to 1.
+
+    Its files are read without it: loading scikit-learn takes longer than a peer's first stop.
+    """
+    package = importlib.util.find_spec("sklearn")
+    places = (package and package.submodule_search_locations) or ()
+    file = SKLEARN_FILES.get(name, f"{name}.csv")
+    paths = [Path(place, "datasets", "data", file) for place in places]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:  # it keeps them elsewhere, or packed
+        return _ask_sklearn(name)
+    lines = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    rows = list(csv.reader(lines.decode().splitlines()))
+    if name == "digits":
+        table = np.array(rows, np.float64)
+        return _pictures_of_digits(table[:, :-1]), table[:, -1].astype(np.int64), 10
+    head, *rows = rows  # samples, features, names of the classes
+    table = np.array(rows, np.float64)
+    return table[:, :-1].astype(np.float32), table[:, -1].astype(np.int64), len(head) - 2
+
+
+def _ask_sklearn(name: str) -> Table:
     from sklearn import datasets
 
     found = getattr(datasets, f"load_{name}")()
-    x = np.asarray(found.data, np.float32)
-    if name == "digits":
-        x = (x / np.float32(16)).reshape(-1, 1, 8, 8)
+    x = _pictures_of_digits(found.data) if name == "digits" else found.data.astype(np.float32)
     return x, np.asarray(found.target, np.int64), len(found.target_names)
+
+
+def _pictures_of_digits(x: Array) -> Array:
+    return (x.astype(np.float32) / np.float32(16)).reshape(-1, 1, 8, 8)
 
 
 def idx_paths(folder: Path, split: str) -> tuple[Path | None, Path | None]:

@@ -6,11 +6,12 @@ gradients of 16-bit weights are widened one tensor at a time, so that a copy of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
+from mfd.learn.optimizers import Optimizer
 from mfd.learn.options import Options
 
 __all__ = ["CARRIED", "Stepper", "slots_of"]
@@ -32,9 +33,9 @@ class Stepper:
         self.targets: list[torch.Tensor] = list(self.parameters)
         if self.narrow:
             self.targets = [p.detach().float().requires_grad_(True) for p in self.parameters]
-            self.optimizers = [_optimizer([target], options) for target in self.targets]
+            self.optimizers = [Optimizer([target], options) for target in self.targets]
         else:
-            self.optimizers = [_optimizer(self.parameters, options)]
+            self.optimizers = [Optimizer(self.parameters, options)]
         self.received = [p.detach().clone() for p in self.parameters] if options.anchor else []
         self.average = [t.detach().clone() for t in self.targets] if options.ema else []
         scaled = any(p.dtype == torch.float16 for p in self.parameters)
@@ -44,7 +45,7 @@ class Stepper:
     def forget(self) -> None:
         """Drop the gradients of the last step."""
         for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.forget()
         if self.narrow:
             for p in self.parameters:
                 p.grad = None
@@ -55,19 +56,16 @@ class Stepper:
             if p.grad is not None:
                 pull = self.options.anchor * self.loss_scale
                 p.grad.add_(p.detach() - origin, alpha=pull)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
         if self.narrow:
-            self._step_narrow()
+            self._step_narrow(rate)
         else:
             if self.options.clip:
                 nn.utils.clip_grad_norm_(self.parameters, self.options.clip)
-            self.optimizers[0].step()
+            self.optimizers[0].step(rate)
         for average, target in zip(self.average, self.targets, strict=False):
             average.lerp_(target.detach(), 1 - self.options.ema)
 
-    def _step_narrow(self) -> None:
+    def _step_narrow(self, rate: float) -> None:
         grads = [p.grad for p in self.parameters]
         norms = [g.float().norm() for g in grads if g is not None]
         norm = float(torch.stack(norms).norm()) / self.loss_scale if norms else 0.0
@@ -82,7 +80,7 @@ class Stepper:
                 continue
             target.grad = p.grad.float().mul_(factor / self.loss_scale)
             p.grad = None
-            optimizer.step()
+            optimizer.step(rate)
             target.grad = None
             p.detach().copy_(target.detach())
         self._good += 1
@@ -103,8 +101,7 @@ class Stepper:
         for name, target in zip(self.named, self.targets, strict=True):
             for optimizer in self.optimizers:
                 for slot, value in optimizer.state.get(target, {}).items():
-                    if isinstance(value, torch.Tensor):
-                        out[f"{CARRIED}{kind}.{slot}/{name}"] = value.detach().cpu()
+                    out[f"{CARRIED}{kind}.{slot}/{name}"] = value.detach().cpu()
         return out
 
     def resume(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -149,19 +146,3 @@ def slots_of(options: Options) -> int:
     if options.optimizer in ("adam", "adamw"):
         return 2
     return 1 if options.momentum else 0
-
-
-def _optimizer(parameters: Sequence[torch.Tensor], options: Options) -> torch.optim.Optimizer:
-    decay = options.weight_decay
-    match options.optimizer:
-        case "adam":
-            return torch.optim.Adam(parameters, options.lr, weight_decay=decay)
-        case "adamw":
-            return torch.optim.AdamW(parameters, options.lr, weight_decay=decay)
-    return torch.optim.SGD(
-        parameters,
-        options.lr,
-        momentum=options.momentum,
-        weight_decay=decay,
-        nesterov=options.optimizer == "sgd-nesterov",
-    )

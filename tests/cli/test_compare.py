@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ from mfd.cli.page import csv_text
 from mfd.cli.view import hop_line
 
 pytest.importorskip("torch", reason="comparing trains for real")
-pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+pytestmark = pytest.mark.skipif(
+    find_spec("sklearn") is None, reason="the digits come with scikit-learn"
+)
 
 DIGITS = ("--data", "sklearn:digits?limit=240", "--topology", "line:3", "--skew", "0.5")
 QUICK = (*DIGITS, "--recipe", "cnn:width=4", "--laps", "2", "--set", "epochs=1")

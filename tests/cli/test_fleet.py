@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def reports(fleet: Fleet, name: str, walker: str) -> Iterator[dict[str, Any]]:
 
 def test_the_owner_is_killed_and_its_predecessor_goes_on(line: Topology, tmp_path: Path) -> None:
     with Fleet(line, tmp_path, {"lease_seconds": 2.0, "threads": 1}) as fleet:
+        processes = {name: member.process for name, member in fleet.members.items()}
         walker = send(fleet, "ada", laps=3, learn={"epochs": 1})
         names = fleet.names()
         victim, killed, again, route = None, False, None, []
@@ -70,30 +72,24 @@ def test_the_owner_is_killed_and_its_predecessor_goes_on(line: Topology, tmp_pat
         left = {"ada", "bea", "cleo"} - {victim}
         if victim == "cleo":
             assert set(route) == left
+    codes = {name: process.returncode for name, process in processes.items()}
+    assert codes == {**dict.fromkeys(line.nodes, 0), victim: -signal.SIGKILL}
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    assert str(tmp_path) not in listed.stdout, "stopping a fleet leaves no process"
 
 
-def test_a_peer_that_cannot_start_is_named_with_its_reason(line: Topology, tmp_path: Path) -> None:
-    bad = Topology(
-        {
-            **line.nodes,
-            "cleo": Node(line.nodes["cleo"].address, {"x/train": "idx:/no/such/folder"}),
-        },
-        line.edges,
-    )
+def test_a_peer_that_cannot_start_is_named_with_its_reason(tmp_path: Path) -> None:
+    wrong = Node(hold={"x/train": "idx:/no/such/folder"})
+    bad = with_free_ports(Topology({"ada": Node(), "cleo": wrong}, (Edge("ada", "cleo"),)))
     with pytest.raises(CommandError, match=r"peer cleo has ended with exit code 2.*no/such/folder"):
         Fleet(bad, tmp_path, {}).__enter__()
-
-
-def test_stopping_a_fleet_leaves_no_process(line: Topology, tmp_path: Path) -> None:
-    with Fleet(line, tmp_path, {}) as fleet:
-        processes = [member.process for member in fleet.members.values()]
-    assert [process.returncode for process in processes] == [0, 0, 0, 0]
 
 
 def test_a_peer_ends_with_whoever_started_it(tmp_path: Path) -> None:
     """Its standard input ends when the starter dies, even by SIGKILL."""
     lonely = with_free_ports(Topology({"solo": Node()}, ()))
     with Fleet(lonely, tmp_path, {}) as fleet:
+        assert fleet.sent_bytes() == 0  # nobody to send to yet, as a peer that has just started
         process = fleet.members["solo"].process
         assert process.stdin is not None
         process.stdin.close()

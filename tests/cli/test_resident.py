@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from mfd.packet.safetensors import read_safetensors
 from tests.cli.conftest import RunningPeer, digits
 
 pytest.importorskip("torch", reason="a resident learns")
-pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
-pytestmark = pytest.mark.timeout(300)  # trainers start on one machine
+pytestmark = [
+    pytest.mark.timeout(300),  # trainers start on one machine
+    pytest.mark.skipif(find_spec("sklearn") is None, reason="the digits come with scikit-learn"),
+]
 
 PROXY = {"zoo": "mlp", "inputs": [64], "classes": 10, "hidden": [8]}
 OWN = ("--resident", "mlp:inputs=64x,classes=10,hidden=24x16")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mfd.learn.errors import HoldingError
-from mfd.learn.holdings import load
+from mfd.learn.holdings import SKLEARN, load
+from mfd.learn.readers import SKLEARN_FILES, read_sklearn
 
 
 @pytest.fixture
@@ -34,6 +35,17 @@ def test_idx_reads_what_is_written_and_refuses_what_lies(tmp_path: Path) -> None
         (tmp_path / "train-images-idx3-ubyte").write_bytes(content)
         with pytest.raises(HoldingError, match=words):
             load(f"idx:{tmp_path}")
+
+
+@pytest.mark.parametrize("name", SKLEARN)
+def test_the_sets_of_scikit_learn_are_what_it_says_itself(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y, classes = read_sklearn(name)
+    monkeypatch.setitem(SKLEARN_FILES, name, "nowhere.csv")
+    asked, labels, names = read_sklearn(name)
+    assert (x.shape, x.dtype, x.tobytes()) == (asked.shape, asked.dtype, asked.tobytes())
+    assert (y.dtype, y.tolist(), classes) == (labels.dtype, labels.tolist(), names)
 
 
 def test_csv_maps_words_in_sorted_order(table: Path) -> None:

@@ -27,11 +27,15 @@ class Pipe:
 
     def __init__(self, folder: Path) -> None:
         (folder / "noisy.py").write_text(
+            "import sys\n"
             "import numpy as np\n"
             "print('noise at import')\n"
             "def make():\n"
             "    print('noise in a function')\n"
             "    return np.random.default_rng(1).random((64, 1, 8, 8)), np.arange(64) % 10\n"
+            "def loaded():\n"
+            "    slow = {'torch', 'torch._dynamo', 'sklearn'}\n"
+            "    raise ValueError(sorted(slow & set(sys.modules)))\n"
         )
         self.folder = folder
         root = Path(__file__).parents[2]
@@ -73,6 +77,7 @@ class Pipe:
         holdings = {
             "d": "sklearn:digits?part=2/5",
             "noisy": "py:noisy:make",
+            "loaded": "py:noisy:loaded",
             "gone": "npz:gone.npz",
         }
         answer = self.ask(1, "hello", holdings=holdings, allow_py=True, threads=1)
@@ -135,6 +140,12 @@ def test_perform_gives_what_a_learner_in_this_process_gives(pipe: Pipe) -> None:
         content = (pipe.folder / f"{ref.digest.hex()}.part").read_bytes()
         assert content == here[ref.digest]
         assert object_digest(content) == ref.digest
+
+
+def test_a_trainer_loads_no_more_than_it_needs(pipe: Pipe) -> None:
+    """Its first stop would wait twice as long for torch's compiler and scikit-learn."""
+    assert pipe.ask(2, "perform", **pipe.job(pipe.task(epochs=0.1)))["ok"]
+    assert "['torch']" in pipe.ask(3, "describe", name="loaded")["error"]
 
 
 def test_describe_and_prints_of_the_owners_code_do_not_disturb_the_pipe(pipe: Pipe) -> None:

@@ -68,7 +68,7 @@ def test_without_heartbeats_the_same_things_come_right() -> None:
 
 
 def test_above_sixty_peers_the_checkers_look_at_samples() -> None:
-    scenario = Scenario(make("small-world", 100, 1), seed=1, seconds=3, config=SWARM_CONFIG)
+    scenario = Scenario(make("small-world", 64, 1), seed=1, seconds=3, config=SWARM_CONFIG)
     outcome = run(scenario)
     assert outcome.violation == ""
     assert outcome.sampled
