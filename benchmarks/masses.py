@@ -33,10 +33,11 @@ LINK_US = (20_000, 20_001)  # and a tenth of jitter: ten hops never outrun nine
 SHARE_MIN = 0.999
 SPREAD_S = 10.0  # of the joining
 JOIN_S = 60.0  # at most, after that
-TALK_S = 5.0
+TALK_S = 2.5  # so that all broadcasts fall within the half minute that a tree serves
 REPAIR_S = (10.0, 20.0)  # one repair round: silence is found out, and neighbours are found anew
 ENOUGH = 3  # neighbours of a peer that has joined
 BROADCASTS = 5
+TWICE_MAX = 0.1  # needless copies a peer, once there are trees
 GIB = 1 << 30
 
 
@@ -89,9 +90,19 @@ class Mass:
             self.world.run(seconds=1.0)
         return joined, JOIN_S
 
-    def say(self, number: int) -> Heard:
+    def anyone(self) -> Host:
+        """Pick a peer that is on."""
+        return self._chance.pick(self.on)
+
+    def near(self, host: Host) -> Host:
+        """Pick a peer two links away, or one that is nearer."""
+        ids = {other.key.public_key: other for other in self.on}
+        for _ in range(2):
+            host = ids[self._chance.pick(sorted(insight.members(host.peer).views.active))]
+        return host
+
+    def say(self, host: Host, number: int) -> Heard:
         """Let one peer tell everybody something."""
-        host = self._chance.pick(self.on)
         assert host.peer is not None
         members, words = insight.members(host.peer), blake3(bytes((number,))).digest()
         before, known = set(members.gossip.held), self._known_twice()
@@ -138,6 +149,32 @@ def row(what: str, value: str, bound: str, *, met: bool | None = None) -> bool:
     return met is False
 
 
+def talk(mass: Mass) -> int:
+    """Let some peers speak one soon after the other, then some near these; return the misses."""
+    speakers = [mass.anyone() for _ in range(BROADCASTS)]
+    missed, twice = 0, list[float]()
+    for number, speaker in enumerate(speakers):
+        heard = mass.say(speaker, number)
+        missed += row(
+            f"broadcast {number + 1}: reached, rounds, needless copies a peer",
+            f"{heard.share:.2%}, {heard.rounds}, {heard.twice:.2f}",
+            f"100 %, <= {ROUNDS_MAX}",
+            met=heard.share == 1.0 and heard.rounds <= ROUNDS_MAX,
+        )
+    for number, speaker in enumerate(map(mass.near, speakers)):
+        heard = mass.say(speaker, BROADCASTS + number)
+        missed += row(
+            f"then one from at most two links away of peer {number + 1}",
+            f"{heard.share:.2%}, {heard.rounds}, {heard.twice:.2f}",
+            f"100 %, <= {ROUNDS_MAX}",
+            met=heard.share == 1.0 and heard.rounds <= ROUNDS_MAX,
+        )
+        twice.append(heard.twice)
+    what = "needless copies a peer, where a root is near: the mean"
+    met = mean(twice) <= TWICE_MAX
+    return missed + row(what, f"{mean(twice):.3f}", f"<= {TWICE_MAX}", met=met)
+
+
 def measure(peers: int, seed: int) -> int:
     start, mass = process_time(), Mass(peers, seed)
     missed = 0
@@ -151,14 +188,7 @@ def measure(peers: int, seed: int) -> int:
     mass.world.run(seconds=10.0)
     degrees = mass.degrees()
     row("neighbours: least, mean, most", f"{min(degrees)}, {mean(degrees):.2f}, {max(degrees)}", "")
-    for number in range(BROADCASTS):
-        heard = mass.say(number)
-        missed += row(
-            f"broadcast {number + 1}: reached, rounds, needless copies a peer",
-            f"{heard.share:.2%}, {heard.rounds}, {heard.twice:.2f}",
-            f"100 %, <= {ROUNDS_MAX}",
-            met=heard.share == 1.0 and heard.rounds <= ROUNDS_MAX,
-        )
+    missed += talk(mass)
     mass.kill_half()
     waited = 0.0
     for number, until in enumerate(REPAIR_S):

@@ -69,7 +69,10 @@ class Config:
     rumour_bytes_max: int = 4 << 20
     rumour_ids_max: int = 8_192
     rumour_batch_us: int = 50_000  # ids wait so long for company
-    tree_us: int = 30 * SECOND_US  # a link is lazy for so long
+    tree_us: int = 30 * SECOND_US  # so long after a flood broadcasts begin over the tree it left
+    broadcast_hops: int = 9  # aimed at
+    tree_near_hops: int = 2  # so near is near in any network: a flood of 10,000 peers has 7 hops
+    trees_max: int = 16  # founded within tree_us; then the nearest must do
     graft_us: int = 500_000  # for a rumour whose id is known to come by itself
     rumour_sweep_us: int = 10 * SECOND_US
     rumour_refused_us: int = 600 * SECOND_US  # a refused one is not looked at again

@@ -1,7 +1,8 @@
-"""Broadcast of the few things that everybody must hear: a tree that grows by itself and mends.
+"""Broadcast of the few things that everybody must hear: trees that grow by themselves and mend.
 
-A new rumour goes on at once over eager links; over lazy ones only its id. Who gets a rumour twice
-makes that link lazy; who hears of an id whose rumour does not come makes one eager again.
+A new rumour goes on at once over links that are eager in its tree; over lazy ones only its id. Who
+gets a rumour twice makes that link lazy; who hears of an id whose rumour does not come makes one
+eager again.
 
 Rules of this file: an id is the digest of kind and payload. A rumour is judged before it goes on,
 delivered at most once, never sent after its end, and what is remembered is bounded and expires.
@@ -27,6 +28,7 @@ from mfd.core.memberframes import (
     Rumour,
     encode_member,
 )
+from mfd.core.trees import Trees
 
 __all__ = ["Gossip", "Held", "Judge", "rumour_id"]
 
@@ -56,14 +58,14 @@ class Held:
     born_us: int  # on this peer's clock, as far as its age tells
     ends_us: int
     hops: int
+    tree: bytes
 
 
 @dataclass(slots=True)
 class _Link:
-    """One neighbour's part in the tree."""
+    """What goes to and comes from one neighbour."""
 
-    lazy_until_us: int = 0  # it is eager again from then on
-    lazy: list[bytes] = field(default_factory=list)  # ids to be announced
+    ids: list[bytes] = field(default_factory=list)  # to be announced
     takes: Bucket = field(default_factory=lambda: Bucket(1, 1))
     gives: Bucket = field(default_factory=lambda: Bucket(1, 1))
 
@@ -75,6 +77,7 @@ class Gossip:
         self._ctx = ctx
         self._judge = judge
         self._links: dict[int, _Link] = {}
+        self._trees = Trees(ctx)
         self._held: dict[bytes, Held] = {}
         self._bytes = 0
         self._seen: dict[bytes, int] = {}  # id -> until when it is remembered
@@ -92,22 +95,14 @@ class Gossip:
         """Ids that are not taken again, and until when: read only."""
         return self._seen
 
-    @property
-    def eager(self) -> tuple[int, ...]:
-        """Links over which rumours go at once."""
-        return tuple(link for link, state in self._links.items() if self._is_eager(state))
-
-    def _is_eager(self, state: _Link) -> bool:
-        return self._ctx.now_us >= state.lazy_until_us
-
-    def _make_lazy(self, state: _Link) -> None:
-        """For a while: after a quiet time the fastest tree is found anew, by a flood."""
-        state.lazy_until_us = self._ctx.now_us + self._ctx.config.tree_us
+    def eager(self, tree: bytes) -> tuple[int, ...]:
+        """Links over which rumours of a tree go at once."""
+        return tuple(link for link in self._links if self._trees.is_eager(tree, link))
 
     # links
 
     def link_up(self, link: int) -> None:
-        """A new neighbour is part of the tree until it proves to be one too many."""
+        """A new neighbour is part of every tree until it proves to be one too many."""
         config = self._ctx.config
         rate, burst = config.rumours_per_s, config.rumours_burst
         self._links[link] = _Link(takes=Bucket(rate, burst), gives=Bucket(rate, burst))
@@ -115,6 +110,7 @@ class Gossip:
     def link_down(self, link: int) -> None:
         """A neighbour is gone; what it had announced must come from others."""
         self._links.pop(link, None)
+        self._trees.link_down(link)
         for links in self._missing.values():
             if link in links:
                 links.remove(link)
@@ -125,14 +121,16 @@ class Gossip:
         """Tell everybody."""
         ident = rumour_id(kind, payload)
         if ident not in self._seen:
-            held = self._keep(ident, Rumour(kind, 0, 0, payload), seconds)
-            self._push(held, self.eager)
-            self._announce(ident)
+            tree = self._trees.choose(ident)
+            held = self._keep(ident, Rumour(kind, 0, 0, tree, payload), seconds)
+            self._push(held, self.eager(tree))
+            self._announce(ident, tree)
         return ident
 
     def _push(self, held: Held, links: Iterable[int]) -> None:
         age_s = -((held.born_us - self._ctx.now_us) // SECOND_US)  # rounded up
-        frame = Rumour(held.kind, max(age_s, 0), min(held.hops + 1, HOPS_MAX), held.payload)
+        hops = min(held.hops + 1, HOPS_MAX)
+        frame = Rumour(held.kind, max(age_s, 0), hops, held.tree, held.payload)
         if self._ctx.now_us < held.ends_us:
             for link in links:
                 self._send(link, frame)
@@ -144,7 +142,7 @@ class Gossip:
         config = self._ctx.config
         born_us = self._ctx.now_us - frame.age_s * SECOND_US
         ends_us = born_us + seconds * SECOND_US
-        held = Held(frame.kind, frame.payload, born_us, ends_us, frame.hops)
+        held = Held(frame.kind, frame.payload, born_us, ends_us, frame.hops, frame.tree)
         self._remember(ident, ends_us + seconds * SECOND_US)
         self._held[ident] = held
         self._bytes += len(frame.payload)
@@ -164,17 +162,14 @@ class Gossip:
     # hearing
 
     def on_rumour(self, link: int, frame: Rumour) -> None:
-        """Judge a rumour and pass it on; or make the link lazy, if it was known.
+        """Judge a rumour and pass it on; or make the link lazy in its tree, if it was known.
 
         Raises: PacketError, from the judge.
         """
         state = self._links[link]
         ident = rumour_id(frame.kind, frame.payload)
         if ident in self._seen:
-            if self._is_eager(state):
-                self._make_lazy(state)
-                self._send(link, Prune())
-            self._ctx.count("rumours_known")
+            self._on_known(link, self._held.get(ident), frame.tree)
             return
         if not state.takes.take(self._ctx.now_us):
             self._ctx.count("rumours_over_rate")
@@ -186,17 +181,24 @@ class Gossip:
             self._sweep_later()
             self._ctx.count("rumours_ended")
             return
-        state.lazy_until_us = 0
         held = self._keep(ident, frame, seconds)
+        self._trees.grow(frame.tree, ident, link, frame.hops, held.born_us)
         self._ctx.count("rumours_heard")
-        self._push(held, [other for other in self.eager if other != link])
-        self._announce(ident, link)
+        self._push(held, [other for other in self.eager(held.tree) if other != link])
+        self._announce(ident, held.tree, link)
 
-    def _announce(self, ident: bytes, source: int | None = None) -> None:
+    def _on_known(self, link: int, held: Held | None, tree: bytes) -> None:
+        """One copy too many: prune. Where two began the same, two trees meet, and both stay."""
+        self._ctx.count("rumours_known")
+        if (held is None or held.tree == tree) and self._trees.make_lazy(tree, link):
+            self._send(link, Prune(tree))
+
+    def _announce(self, ident: bytes, tree: bytes, source: int | None = None) -> None:
         """Offer a rumour over the lazy links, a little later and together with others."""
         for link, state in self._links.items():
-            if not self._is_eager(state) and link != source and len(state.lazy) < IDS_MAX:
-                state.lazy.append(ident)
+            lazy = not self._trees.is_eager(tree, link)
+            if lazy and link != source and len(state.ids) < IDS_MAX:
+                state.ids.append(ident)
         if not self._flushing:
             self._flushing = True
             self._ctx.after(self._ctx.config.rumour_batch_us, self._flush)
@@ -204,7 +206,7 @@ class Gossip:
     def _flush(self) -> None:
         self._flushing = False
         for link, state in self._links.items():
-            ids, state.lazy = state.lazy, []
+            ids, state.ids = state.ids, []
             self.offer(link, ids)
 
     def offer(self, link: int, ids: Iterable[bytes]) -> None:
@@ -241,22 +243,21 @@ class Gossip:
         """Ask for rumours that are not known here."""
         wanted = tuple(ident for ident in ids if ident not in self._seen)[:IDS_MAX]
         if wanted:
-            self._links[link].lazy_until_us = 0
             self._ctx.count("rumours_grafted")
             self._send(link, Graft(wanted))
 
     def on_graft(self, link: int, ids: Iterable[bytes]) -> None:
         """Send what is asked for, at the rate at which it would be taken."""
         state = self._links[link]
-        state.lazy_until_us = 0
         for ident in ids:
             held = self._held.get(ident)
             if held is not None and state.gives.take(self._ctx.now_us):
+                self._trees.make_eager(held.tree, link)
                 self._push(held, (link,))
 
-    def on_prune(self, link: int) -> None:
+    def on_prune(self, link: int, tree: bytes) -> None:
         """The neighbour hears it from others first."""
-        self._make_lazy(self._links[link])
+        self._trees.make_lazy(tree, link)
 
     # forgetting
 

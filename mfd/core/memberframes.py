@@ -24,6 +24,7 @@ __all__ = [
     "IDS_MAX",
     "ITEMS_MAX",
     "PAYLOAD_BYTES_MAX",
+    "TREE_BYTES",
     "Ask",
     "Buckets",
     "Call",
@@ -53,6 +54,7 @@ PAYLOAD_BYTES_MAX = 5 << 10  # two certificates and a signature
 BUCKETS = 256
 NONCE_BYTES = 8
 ID_BYTES = 32
+TREE_BYTES = 8
 AGE_S_MAX = (1 << 32) - 1
 
 
@@ -135,6 +137,7 @@ class Rumour:
     kind: int
     age_s: int  # since it was first said; what is older than its kind allows is dropped
     hops: int
+    tree: bytes  # over which it goes; the first 8 bytes of the id of the rumour that founded it
     payload: bytes
 
 
@@ -154,7 +157,9 @@ class Graft:
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """I hear it from others first: ids are enough from now on."""
+    """I hear it from others first: in this tree ids are enough from now on."""
+
+    tree: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +235,7 @@ _CAPS: dict[type[Any], tuple[int, int]] = {  # type byte, most bytes of the body
     Rumour: (41, PAYLOAD_BYTES_MAX + 32),
     IHave: (42, _IDS_BYTES),
     Graft: (43, _IDS_BYTES),
-    Prune: (44, 8),
+    Prune: (44, 16),
     Digest: (45, 32),
     Buckets: (46, BUCKETS * 8 + 16),
     Sync: (47, _IDS_BYTES + BUCKETS // 8 + 8),
@@ -314,6 +319,7 @@ def _list(most: int, each: Check) -> Check:
 
 _nonce = _bytes(NONCE_BYTES, NONCE_BYTES)
 _id = _bytes(ID_BYTES, ID_BYTES)
+_tree = _bytes(TREE_BYTES, TREE_BYTES)
 _ids = _list(IDS_MAX, _id)
 _items = _list(ITEMS_MAX, _item)
 _octet = _whole(255)
@@ -328,10 +334,10 @@ _READERS: dict[int, tuple[Callable[..., MemberFrame], tuple[Check, ...]]] = {
     38: (Disconnect, (_octet,)),
     39: (Probe, (_id,)),
     40: (ProbeReply, (_id, _whole(2))),
-    41: (Rumour, (_octet, _whole(AGE_S_MAX), _octet, _bytes(1, PAYLOAD_BYTES_MAX))),
+    41: (Rumour, (_octet, _whole(AGE_S_MAX), _octet, _tree, _bytes(1, PAYLOAD_BYTES_MAX))),
     42: (IHave, (_ids,)),
     43: (Graft, (_ids,)),
-    44: (Prune, ()),
+    44: (Prune, (_tree,)),
     45: (Digest, (_bytes(16, 16),)),
     46: (Buckets, (_bytes(8 * BUCKETS, 8 * BUCKETS),)),
     47: (Sync, (_bytes(BUCKETS // 8, BUCKETS // 8), _ids)),

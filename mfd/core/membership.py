@@ -348,8 +348,8 @@ class Membership:
                 self.gossip.on_ihave(link, ids)
             case Graft(ids=ids):
                 self.gossip.on_graft(link, ids)
-            case Prune():
-                self.gossip.on_prune(link)
+            case Prune(tree=tree):
+                self.gossip.on_prune(link, tree)
             case Digest():
                 self.comparing.on_digest(link, frame)
             case Buckets():

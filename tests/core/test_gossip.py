@@ -11,6 +11,7 @@ from mfd.packet.errors import Fault, PacketError
 from tests.core.lone import SECOND, Lone, sent
 
 VALID_S = 600
+TREE = rumour_id(1, b"the first")[:8]
 
 
 class Talker(Lone):
@@ -29,68 +30,79 @@ class Talker(Lone):
         self.delivered.append(payload)
         return VALID_S
 
-    def hear(self, link: int, payload: bytes, *, age_s: int = 0, hops: int = 1, kind: int = 1):
-        self.gossip.on_rumour(link, Rumour(kind, age_s, hops, payload))
+    def hear(
+        self,
+        link: int,
+        payload: bytes,
+        *,
+        age_s: int = 0,
+        hops: int = 1,
+        kind: int = 1,
+        tree: bytes = TREE,
+    ) -> list:
+        self.gossip.on_rumour(link, Rumour(kind, age_s, hops, tree, payload))
         return sent(self.step())
 
 
 def test_a_new_rumour_goes_to_all_others_at_once() -> None:
     """Rules: M-27"""
     it = Talker()
-    assert it.hear(2, b"news", hops=3) == [(n, Rumour(1, 0, 4, b"news")) for n in (1, 3, 4)]
+    assert it.hear(2, b"news", hops=3) == [(n, Rumour(1, 0, 4, TREE, b"news")) for n in (1, 3, 4)]
     assert it.delivered == [b"news"]
 
 
-def test_a_known_rumour_makes_the_link_lazy() -> None:
+def test_a_known_rumour_makes_the_link_lazy_in_its_tree() -> None:
     """Rules: M-26, M-27"""
     it = Talker()
     it.hear(2, b"news")
-    assert it.hear(3, b"news") == [(3, Prune())]
+    assert it.hear(3, b"news") == [(3, Prune(TREE))]
     assert it.hear(3, b"news") == []
-    it.gossip.on_prune(4)
-    assert it.gossip.eager == (1, 2)
+    it.gossip.on_prune(4, TREE)
+    assert it.gossip.eager(TREE) == (1, 2)
     assert it.delivered == [b"news"]
-    assert it.hear(1, b"more") == [(2, Rumour(1, 0, 2, b"more"))]
+    assert it.hear(1, b"more") == [(2, Rumour(1, 0, 2, TREE, b"more"))]
     later = sent(it.run(0.05))
     ids = (rumour_id(1, b"more"),)
     assert later == [(3, IHave(ids)), (4, IHave(ids))]
+    it.gossip.on_prune(1, b"unheard.")
+    other = it.hear(1, b"elsewhere", tree=b"unheard.")
+    assert other == [(n, Rumour(1, 0, 2, b"unheard.", b"elsewhere")) for n in (2, 3, 4)]
 
 
-def test_a_lazy_link_is_eager_again_after_a_while() -> None:
+def test_where_two_trees_meet_nothing_is_cut() -> None:
     """Rules: M-27"""
     it = Talker()
-    it.gossip.on_prune(2)
-    it.hear(1, b"a")
-    it.hear(3, b"a")
-    assert it.gossip.eager == (1, 4)
-    it.run(29.9)
-    assert it.gossip.eager == (1, 4)
-    it.run(0.2)
-    assert it.gossip.eager == (1, 2, 3, 4)
+    it.hear(1, b"seen by two", tree=b"one.....")
+    assert it.hear(2, b"seen by two", tree=b"another.") == []
+    assert it.gossip.eager(b"another.") == it.gossip.eager(b"one.....") == (1, 2, 3, 4)
+    assert it.hear(3, b"seen by two", tree=b"one.....") == [(3, Prune(b"one....."))]
 
 
 def test_ids_wait_for_company() -> None:
     """Rules: M-27"""
     it = Talker(2)
-    it.gossip.on_prune(2)
-    for number in range(5):
+    it.hear(1, b"grows a tree")
+    it.gossip.on_prune(2, TREE)
+    for number in range(4):
         it.hear(1, bytes((number + 1,)))
-    assert [len(f.ids) for _, f in sent(it.run(1)) if isinstance(f, IHave)] == [5]
+    assert [len(f.ids) for _, f in sent(it.run(1)) if isinstance(f, IHave)] == [4]
 
 
 def test_what_we_say_goes_everywhere_and_is_not_delivered_to_us() -> None:
     """Rules: M-26"""
     it = Talker(3)
-    it.gossip.on_prune(3)
+    ours = it.gossip.publish(1, b"a flood", VALID_S)[:8]
+    assert sent(it.step()) == [(n, Rumour(1, 0, 1, ours, b"a flood")) for n in (1, 2, 3)]
+    it.gossip.on_prune(3, ours)
     ident = it.gossip.publish(1, b"mine", VALID_S)
     out = sent(it.run(1))
     assert out == [
-        (1, Rumour(1, 0, 1, b"mine")),
-        (2, Rumour(1, 0, 1, b"mine")),
+        (1, Rumour(1, 0, 1, ours, b"mine")),
+        (2, Rumour(1, 0, 1, ours, b"mine")),
         (3, IHave((ident,))),
     ]
     assert not it.delivered
-    assert it.hear(1, b"mine") == [(1, Prune())]
+    assert it.hear(1, b"mine", tree=ours) == [(1, Prune(ours))]
     it.gossip.publish(1, b"mine", VALID_S)
     assert not sent(it.step())
 
@@ -108,7 +120,7 @@ def test_what_cannot_be_checked_is_not_passed_on() -> None:
     """Rules: M-26"""
     it = Talker()
     assert it.hear(1, b"of the future", kind=9) == []
-    assert it.hear(2, b"of the future", kind=9) == [(2, Prune())]
+    assert it.hear(2, b"of the future", kind=9) == [(2, Prune(TREE))]
     assert not it.gossip.held
 
 
@@ -118,7 +130,7 @@ def test_a_rumour_ends_and_its_age_travels() -> None:
     it.hear(1, b"old", age_s=VALID_S - 10)
     it.run(5)
     it.gossip.on_graft(2, [rumour_id(1, b"old")])
-    assert sent(it.step()) == [(2, Rumour(1, VALID_S - 5, 2, b"old"))]
+    assert sent(it.step()) == [(2, Rumour(1, VALID_S - 5, 2, TREE, b"old"))]
     it.run(5)
     it.gossip.on_graft(2, [rumour_id(1, b"old")])
     assert not sent(it.step())
@@ -133,7 +145,7 @@ def test_an_id_is_remembered_for_twice_the_time() -> None:
     it = Talker()
     it.hear(1, b"once")
     it.run(2 * VALID_S - 1)
-    assert it.hear(2, b"once") == [(2, Prune())]
+    assert it.hear(2, b"once") == [(2, Prune(TREE))]
     assert it.delivered == [b"once"]
     it.run(20)
     assert not it.gossip.seen
@@ -144,16 +156,19 @@ def test_a_missing_rumour_is_asked_for_one_after_the_other() -> None:
     """Rules: M-28"""
     it = Talker()
     ident = rumour_id(1, b"late")
-    it.gossip.on_prune(3)
+    it.hear(1, b"grows a tree")
+    it.gossip.on_prune(3, TREE)
     for link in (3, 2, 3):
         it.gossip.on_ihave(link, [ident])
     assert not sent(it.run(0.4))
     assert sent(it.run(0.1)) == [(3, Graft((ident,)))]
-    assert 3 in it.gossip.eager
     assert sent(it.run(0.5)) == [(2, Graft((ident,)))]
     assert not sent(it.run(5))
-    it.gossip.on_ihave(4, [ident])
-    it.hear(1, b"late")
+    assert 3 not in it.gossip.eager(TREE)
+    it.hear(3, b"late")
+    assert 3 in it.gossip.eager(TREE)
+    it.gossip.on_ihave(4, [rumour_id(1, b"later")])
+    it.hear(1, b"later")
     assert all(not isinstance(frame, Graft) for _, frame in sent(it.run(5)))
 
 
@@ -203,10 +218,21 @@ def test_memory_is_bounded() -> None:
     assert len(it.gossip._missing) == MISSING_MAX
 
 
+def test_who_is_asked_for_a_rumour_sends_what_comes_later_too() -> None:
+    """Rules: M-28"""
+    it = Talker()
+    it.hear(1, b"news")
+    it.gossip.on_prune(3, TREE)
+    it.gossip.on_graft(3, [rumour_id(1, b"news")])
+    assert sent(it.step()) == [(3, Rumour(1, 0, 2, TREE, b"news"))]
+    assert 3 in [link for link, _ in it.hear(1, b"more")]
+
+
 def test_a_new_link_is_eager() -> None:
     """Rules: M-27"""
     it = Talker(1)
-    it.gossip.on_prune(1)
+    it.hear(1, b"news")
+    it.gossip.on_prune(1, TREE)
     it.gossip.link_up(5)
-    assert it.gossip.eager == (5,)
+    assert it.gossip.eager(TREE) == (5,)
     assert it.ctx.now_us < SECOND

@@ -47,10 +47,10 @@ LARGEST: list[MemberFrame] = [
     Disconnect(255),
     Probe(bytes(32)),
     ProbeReply(bytes(32), 2),
-    Rumour(255, (1 << 32) - 1, 255, bytes(5_120)),
+    Rumour(255, (1 << 32) - 1, 255, bytes(8), bytes(5_120)),
     IHave((bytes(32),) * 64),
     Graft((bytes(32),) * 64),
-    Prune(),
+    Prune(bytes(8)),
     Digest(bytes(16)),
     Buckets(bytes(2_048)),
     Sync(bytes(32), (bytes(32),) * 64),
@@ -59,7 +59,7 @@ SMALLEST: list[MemberFrame] = [
     Reply(False, SMALL, ()),
     Shuffle(bytes(8), 0, SMALL, ()),
     ShuffleReply(bytes(8), ()),
-    Rumour(0, 0, 0, b"x"),
+    Rumour(0, 0, 0, bytes(8), b"x"),
     IHave(()),
     Sync(bytes(32), ()),
 ]
@@ -122,7 +122,9 @@ def test_longer_lists_are_refused() -> None:
         (35, [True, SMALL, [SMALL] * 9]),
         (37, [bytes(8), [SMALL] * 9]),
         (42, [[bytes(32)] * 65]),
-        (41, [1, 0, 0, b""]),
+        (41, [1, 0, 0, bytes(8), b""]),
+        (41, [1, 0, 0, bytes(9), b"x"]),
+        (44, [bytes(7)]),
         (40, [bytes(32), 3]),
     ):
         with pytest.raises(PacketError):

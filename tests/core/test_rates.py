@@ -56,7 +56,7 @@ class Door:
         encode_frame(Seek([bytes(16), ["x"], b"", 2])),
         encode_member(IHave((bytes(32),))),
         encode_member(Digest(bytes(16))),
-        encode_member(Prune()),
+        encode_member(Prune(bytes(8))),
     ],
     ids=["ping", "seqno", "seek", "ihave", "digest", "prune"],
 )

@@ -180,7 +180,7 @@ def test_revocations_by_nobody_in_particular_change_nothing() -> None:
     last = world.boxes[2].key.public_key
     before = len(world.boxes[1].peer.members.gossip.held)
     link = next(n for n, (other, _) in world.boxes[1].links.items() if other.name == 0)
-    stranger = Rumour(REVOCATION, 0, 0, revoke(NET, last, 99, STRANGER))
+    stranger = Rumour(REVOCATION, 0, 0, bytes(8), revoke(NET, last, 99, STRANGER))
     world.happen(world.boxes[1], Received(link, encode_member(stranger)))
     world.run(seconds=1)
     assert knowing(world) == {0, 1}
@@ -189,7 +189,9 @@ def test_revocations_by_nobody_in_particular_change_nothing() -> None:
     world.boxes[1].peer.members.tidings.revoke([b"x", stranger.payload])
     assert world.boxes[1].peer.status().counters["revocations_refused"] == 2
     bent = revoke(NET, last, 7, ISSUER)[:-1] + b"\x01"
-    world.happen(world.boxes[1], Received(link, encode_member(Rumour(REVOCATION, 0, 0, bent))))
+    world.happen(
+        world.boxes[1], Received(link, encode_member(Rumour(REVOCATION, 0, 0, bytes(8), bent)))
+    )
     world.run(rounds=3)
     assert link not in world.boxes[1].links, "no honest neighbour passes that on"
     assert 1 in knowing(world)
