@@ -122,7 +122,7 @@ def main() -> None:
     for trees_max in args.trees:
         network = Network(args.peers, args.seed, trees_max)
         run(f"trees by root, {trees_max} at most", network, args.broadcasts, network.say)
-    for links in range(4):
+    for links in range(6):
         network, few = Network(args.peers, args.seed, 1), min(args.broadcasts, 10)
         name = f"one tree, {links} hops over all links"
         run(name, network, few, lambda n, w=network, k=links: w.say(n, k, choose=False))
