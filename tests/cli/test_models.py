@@ -262,7 +262,7 @@ def test_a_model_fills_a_folder_that_transformers_reads(folder: Path, tmp_path: 
     assert sorted(p.name for p in out.iterdir()) == ["config.json", "model.safetensors"]
     assert all(torch.equal(own(out)[key], value) for key, value in own(folder).items())
     bare = Packet(packet.manifest, packet.manifest_bytes, packet.signature, {})
-    with pytest.raises(CommandError, match="only a model with a recipe of Hugging Face"):
+    with pytest.raises(CommandError, match="only a model of Hugging Face fills a folder"):
         save(bare, body, out)
 
 
