@@ -149,7 +149,7 @@ def run(mode: str, args: argparse.Namespace, seed: int) -> dict[str, Any]:
     epochs = float(args.learn.get("epochs", DEFAULTS["epochs"]))
     if mode in ("centralised", "fedavg"):  # as many samples in all
         passes = epochs * args.laps / (args.rounds if mode == "fedavg" else 1)
-        plain = {"distill": 0.0, "anchor": 0.0}
+        plain = {"distill": 0.0, "anchor": 0.0, "replay": 0.0}
         args.learn |= {"epochs": passes, "lr": args.baseline_lr, **plain}
     return {"mode": mode, **journey(args, seed)}
 
