@@ -132,6 +132,11 @@ def _plan(text: str, base: Json, config: Mapping[str, Any], sample: Holding) -> 
             options = Options.of(table["learn"], mode)
     except LearnError as exc:
         raise Misuse(f"plan {label}: {exc}") from exc
+    if options.replay and not sample.tells:
+        raise Misuse(
+            f"plan {label}: replay draws what holders tell of their classes, and these tell of "
+            "none: add tell=classes to the address of --data"
+        )
     if options.seconds:
         raise Misuse(
             f"plan {label}: seconds end a stop by this machine's clock, so no run would be like "

@@ -287,6 +287,8 @@ def test_another_comparison_is_not_mixed_in(done: Path, capsys: pytest.CaptureFi
         (["snake", "--data", "sklearn:iris", "--topology", "rind:5"], "no topology 'rind'"),
         (["snake", "--data", "sklearn:iris", "--partition", "odd=1"], "write one of skew"),
         (["a=snake:seconds=2", "--data", "sklearn:iris"], "plan a: seconds end a stop by this"),
+        (["a=snake:replay=1", "--data", "sklearn:iris"], "add tell=classes to the address of"),
+        (["centralised:replay=1", "--data", "sklearn:iris"], "of mode centralised: leave it out"),
         (["snake", "--data", "sklearn:iris", "--set", "seconds=1"], "no run would be like another"),
         (["distill", "--data", "sklearn:iris"], "teaches models of the holders: say which"),
         (
