@@ -146,6 +146,7 @@ class Learner:
     def _train(
         self, task: LearnTask, plan: Plan, read: Read, write: Write, watch: Watch
     ) -> LearnResult:
+        from mfd.learn.replay import known_at
         from mfd.learn.scaled import train_part
         from mfd.learn.sharing import visit_of
         from mfd.learn.states import pack_trained
@@ -164,6 +165,7 @@ class Learner:
                 read,
                 write,
                 options=options,
+                known=known_at(task, plan, holding, 0, read),
                 budget=self._memory,
                 progress=watch[0],
                 cancelled=watch[1],

@@ -24,6 +24,7 @@ from mfd.learn.holdings import Holding
 from mfd.learn.options import Options
 from mfd.learn.states import state_of
 from mfd.learn.stepping import CARRIED
+from mfd.packet.extent import FULL
 from mfd.packet.objects import Buffer
 from mfd.packet.plan import Plan
 from mfd.packet.task import LearnTask
@@ -165,10 +166,11 @@ def known_at(
 ) -> Classes | None:
     """What a stop knows of the classes: what `layer` brings, and in the first lap what is here.
 
-    None where the plan wants no replay. Raises: LearnError for data that cannot be drawn.
+    None where the plan wants no replay, and for a part that was cut elsewhere. Raises: LearnError
+    for data that cannot be drawn.
     """
     options = Options.of(plan.learn)
-    if not options.replay:
+    if not options.replay or task.scale != FULL:
         return None
     state = state_of([task.layers[layer]], read)
     known = Classes.read(state, holding, options.replay_directions)

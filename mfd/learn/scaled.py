@@ -24,6 +24,7 @@ from mfd.learn.holdings import Holding
 from mfd.learn.layers import find_layers, indices_of, pack
 from mfd.learn.memory import fit, state_bytes
 from mfd.learn.options import Options
+from mfd.learn.replay import Classes
 from mfd.learn.slices import added, own, sliced, told
 from mfd.learn.stop import Smaller
 from mfd.learn.training import train_blocks
@@ -167,13 +168,15 @@ def train_part(
     write: Callable[[LayerObject], None],
     *,
     options: Options,
+    known: Classes | None = None,
     budget: int = 0,
     progress: Callable[[float], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> LearnResult:
     """Cut the model of the task, train what is left, write the full layers that this changes.
 
-    Of the full model no more than one layer at a time is in memory. Raises: LearnError; Cancelled.
+    `known`: of the classes, for draws of them; it goes on with the first layer. Of the full model
+    no more than one layer at a time is in memory. Raises: LearnError; Cancelled.
     """
     names = [ref.name for ref in task.layers]
     ranges = part.ranges(names, task.trained)
@@ -186,6 +189,7 @@ def train_part(
         options=options,
         journey=task.journey,
         seed=task.seed,
+        draws=known.draws(task.seed) if known else None,
         progress=progress,
         cancelled=cancelled,
     )
@@ -199,11 +203,14 @@ def train_part(
         if part.by.bits:
             learned = added(ref.name, full, start[ref.name], learned, by=part.by, axes=part.axes)
         merged = merge({ref.name: full}, [({ref.name: learned}, 1.0)], part.axes)
-        made = pack_layer(merged[ref.name])
+        told_of = known.tensors(layers[0].tensors[0]) if known and ref.index == 0 else {}
+        made = pack_layer({**merged[ref.name], **told_of})
         if made.digest != ref.digest:
             write(made)
             changed.append(LayerRef(ref.index, ref.name, made.digest, made.raw_bytes))
     claims = {**done.claims, **claims_of(part.by), "labels": float(len(holding.labels()))}
+    if known:
+        claims["replayed"] = float(len(known.known))
     return LearnResult(tuple(changed), claims, part.of_full(names, ranges))
 
 

@@ -20,7 +20,7 @@ from mfd.packet.objects import unpack_layer
 from mfd.packet.plan import Plan, decode_plan, encode_plan
 from mfd.packet.scales import SCALES_KEY, parse_scale, plain_scales, scales_of
 from mfd.packet.scaling import Axes, scale
-from mfd.packet.task import LearnResult, LearnTask
+from mfd.packet.task import LayerRef, LearnResult, LearnTask
 from tests.learn.conftest import packed
 
 CNN: dict[str, Any] = {
@@ -71,6 +71,11 @@ class Weak:
         }
 
 
+def renewed(model: tuple[LayerRef, ...], result: LearnResult) -> tuple[LayerRef, ...]:
+    changed = {ref.index: ref for ref in result.layers}
+    return tuple(changed.get(ref.index, ref) for ref in model)
+
+
 def needs(holding: Holding, by: Scale) -> int:
     """Bytes for one sample at a time."""
     module = zoo.build(Part.of(CNN, by).recipe if by != Scale() else CNN)
@@ -102,6 +107,24 @@ def test_a_weak_peer_trains_what_fits_and_the_rest_keeps_its_bits(pictures: Hold
         moved += int((after[name] != values).sum())
     assert moved > 1000
     assert result.claims["loss"] < result.claims["loss_before"]
+
+
+def test_a_weak_peer_draws_classes_too_and_hands_on_what_is_told(pictures: Holding) -> None:
+    """Rules: P-07"""
+    many = Holding(np.repeat(pictures.x, 3, 0), np.repeat(pictures.y, 3), 10, tells=True)
+    plan = replace(PLAN, learn={**PLAN.learn, "replay": 0.5})
+    weak = Weak(many, needs(pictures, HALF), plan)
+    result = weak.train()
+    assert result.claims["width"] == 0.5
+    assert result.claims["replayed"] == 10
+    told = {n: t for n, t in weak.tensors(result).items() if n.startswith("~classes.")}
+    assert [t.shape for n, t in told.items() if n.startswith("~classes.mean/")] == [(10, 64)]
+    later = Weak(replace(many, tells=False), needs(pictures, HALF), plan)
+    later.store, later.model = weak.store, renewed(weak.model, result)
+    again = later.train()
+    assert again.claims["replayed"] == 10
+    kept_on = later.tensors(again)
+    assert all(np.array_equal(kept_on[name], tensor) for name, tensor in told.items())
 
 
 def test_the_part_is_the_slices_and_learns_as_a_model_of_its_own(pictures: Holding) -> None:
