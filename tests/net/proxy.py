@@ -102,6 +102,7 @@ class Proxy:
                 self._count(len(data))
         except ConnectionError:
             pass
+        await self._flowing.wait()  # the end of one side is no news for the other either
         if own not in self._silent and target not in self._silent:
             loop.call_later(self.delay_s, target.close)
 
