@@ -296,7 +296,8 @@ def _centralised(data: str, table: Mapping[str, Any], *, seed: int, threads: int
     passes = _epochs(dict(table)) * int(table.get("laps", _default(Plan, "laps")))
     started = time.monotonic()
     module = build(table["recipe"], seed=seed)
-    options = Options.of({**table.get("learn", {}), **PLAIN, "epochs": passes})
+    learn = {**table.get("learn", {}), **PLAIN, "logit_adjustment": 0.0, "epochs": passes}
+    options = Options.of(learn)
     from mfd.learn.layers import find_layers
 
     whole = ((0, len(find_layers(module))),)
