@@ -143,6 +143,7 @@ def test_early_exits_and_the_received_model_count_where_they_answer() -> None:
     half = Scale(0.5, 3)
     part = part_costs({**recipe, "norm": "fours"}, [half], image)[half]
     assert [flop.exit for flop in part.values()] == [2 * 180, 2 * 360, 0]
+    assert replace(replay, parts={half: part}).of(half, list(part)).draws == replay.draws
 
 
 def test_a_lesson_is_the_work_of_both() -> None:
@@ -214,6 +215,7 @@ def test_model_state_follows_what_is_trained() -> None:
     assert state_bytes(task, ((0, 3),), {}) == 300 + 3 * 300
     assert state_bytes(task, ((1, 2),), {}) == 300 + 3 * 100
     assert state_bytes(task, ((1, 2),), {"optimizer": "sgd"}) == 300 + 2 * 100
+    assert state_bytes(task, ((1, 2),), {"carry": True, "micro": 4}) == 300 + 3 * 100
 
 
 def test_flops_of_layers_are_those_of_their_products() -> None:

@@ -132,7 +132,7 @@ def _plan(text: str, base: Json, config: Mapping[str, Any], sample: Holding) -> 
             options = Options.of(table["learn"], mode)
     except LearnError as exc:
         raise Misuse(f"plan {label}: {exc}") from exc
-    if options.replay and not sample.tells:
+    if options.replay and not _tells(config["data"]):
         raise Misuse(
             f"plan {label}: replay draws what holders tell of their classes, and these tell of "
             "none: add tell=classes to the address of --data"
@@ -144,6 +144,12 @@ def _plan(text: str, base: Json, config: Mapping[str, Any], sample: Holding) -> 
         )
     make_plan(_travelling(table), bytes(32))
     return label, table
+
+
+def _tells(address: str) -> bool:
+    from mfd.learn.holdings import parse
+
+    return "tell" in parse(address).options
 
 
 def _check_used(label: str, mode: str, own: Json) -> None:

@@ -46,7 +46,7 @@ class Costs:
             return self
         found = [self.parts[by].get(name, Flop(0.0)) for name in names]
         own, exits = tuple(one.own for one in found), tuple(one.exit for one in found)
-        return Costs(own, exits=exits, opinion=self.opinion)  # a part learns from no draws
+        return Costs(own, exits=exits, opinion=self.opinion, draws=self.draws)
 
     def training(self, trained: Sequence[Range], *, samples: float, kept: float) -> float:
         """FLOP of a stop that sees `samples`, `kept` of them different.

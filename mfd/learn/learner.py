@@ -171,7 +171,9 @@ class Learner:
                 cancelled=watch[1],
             )
         module = self._prepare(task, plan, read)
-        done, beside = self._train_layers(module, task, plan, options, read=read, watch=watch)
+        done, beside = self._train_layers(
+            module, task, plan, options, holding=holding, read=read, watch=watch
+        )
         claims = {**done.claims, "labels": float(len(holding.labels()))}
         packed = pack_trained(module, self._layers, done.trained, beside)
         return LearnResult(self._changed(task, packed, write), claims, done.trained)
@@ -183,6 +185,7 @@ class Learner:
         plan: Plan,
         options: Options,
         *,
+        holding: Holding,
         read: Read,
         watch: Watch,
     ) -> tuple[Outcome, Mapping[str, torch.Tensor]]:
@@ -192,7 +195,6 @@ class Learner:
         from mfd.learn.states import state_of
         from mfd.learn.training import train_blocks
 
-        holding = self._holding_for(task, plan)
         ranges, base = free_ranges(task.trained, self._layers), frozen_count(self._layers)
         indices = indices_of(ranges, len(self._layers))
         # what is merged carries no state

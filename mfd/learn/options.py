@@ -149,7 +149,7 @@ class Sharing:
             )
         rest = {k: v for k, v in learn.items() if k not in known}
         options = Options.of(rest, mode)
-        for key in NOT_IN_LESSONS:
+        for key in NOT_IN_LESSONS if mode == "distill" else ():
             if getattr(options, key) not in (DEFAULTS[key], "cpu"):
                 raise LearnError(
                     f"plan.learn: {key} is not for plans of mode distill, whose lessons would go "

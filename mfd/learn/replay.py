@@ -33,6 +33,7 @@ __all__ = ["LEAST", "Classes", "Draws", "known_at"]
 
 LEAST = 50  # samples of a class here, or nothing is told of it
 TELLING = 10  # samples for each direction of its spread
+TOLD_MAX = 65_504.0  # means and directions travel in 16 bits
 SEEN_MAX = 5_000  # samples of a class that its moments are computed from
 EXTRA = 8  # directions more than wanted, while they are sought
 POOL_BYTES = 64 << 20  # of draws for one stop, which take no more than the samples here either
@@ -100,7 +101,9 @@ class Classes:
         return cls(**found, shape=blank.shape, room=blank.room)
 
     def tensors(self, owner: str) -> dict[str, torch.Tensor]:
-        """As they travel with the layer that has the tensor `owner`."""
+        """As they travel with the layer that has the tensor `owner`; none while none is known."""
+        if not len(self.known):
+            return {}
         wide = ("count", "range")
         return {
             f"{KIND}{slot}/{owner}": getattr(self, slot).to(
@@ -127,16 +130,20 @@ class Classes:
             rows = torch.from_numpy(holding.y.astype("int64") == label).nonzero().flatten()
             rows = rows[torch.randperm(len(rows), generator=generator)[:SEEN_MAX]]
             x = torch.from_numpy(holding.x[rows.numpy()]).reshape(len(rows), -1)
-            low, high = min(low, float(x.min())), max(high, float(x.max()))
+            if not float(x.abs().max()) <= TOLD_MAX:
+                continue  # not finite, as training is about to say, or too large
             here = x.mean(0)
             own = _directions(x - here, min(spread.shape[1], amount // TELLING), seed)
             before, total = float(count[label]), float(count[label]) + amount
             apart = (here - mean[label]) * (before * amount) ** 0.5 / total
             rest = spread[label] * (before / total) ** 0.5
             joined = torch.cat([rest, own * (amount / total) ** 0.5, apart[None]])
-            spread[label] = _longest(joined, spread.shape[1])
-            mean[label] = mean[label] + (here - mean[label]) * (amount / total)
-            count[label] = total
+            told = mean[label] + (here - mean[label]) * (amount / total)
+            directions = _longest(joined, spread.shape[1])
+            if not bool(torch.isfinite(torch.cat([told[None], directions]).half()).all()):
+                continue
+            mean[label], spread[label], count[label] = told, directions, total
+            low, high = min(low, float(x.min())), max(high, float(x.max()))
         return replace(self, count=count, mean=mean, spread=spread, range=torch.tensor([low, high]))
 
     def draws(self, seed: int) -> Draws | None:

@@ -34,6 +34,8 @@ from mfd.packet.task import LearnTask
 
 __all__ = ["Visit", "measure_both", "visit", "visit_of"]
 
+COUNT_MAX = 1e9  # samples or opinions behind a row of a table; NaN is above it
+
 
 def visit_of(
     task: LearnTask,
@@ -43,7 +45,7 @@ def visit_of(
     watch: tuple[Callable[[float], None] | None, Callable[[], bool] | None],
 ) -> Visit:
     """What a walker finds at a peer that holds `held(name)`. Raises: LearnError, one sentence."""
-    sharing, _ = Sharing.of(plan.learn)
+    sharing, _ = Sharing.of(plan.learn, plan.mode)
     public = None
     if sharing.public:
         try:
@@ -56,9 +58,6 @@ def visit_of(
             f"{list(public.x.shape[1:])}, {task.name!r} of {list(holding.x.shape[1:])}"
         )
     return Visit(holding, public, plan.laps, task.journey, task.seed, *watch)
-
-
-COUNT_MAX = 1e9  # samples or opinions behind a row of a table; NaN is above it
 
 
 def visit(

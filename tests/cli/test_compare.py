@@ -261,6 +261,16 @@ def test_another_comparison_is_not_mixed_in(done: Path, capsys: pytest.CaptureFi
     assert compare(done, "snake", *QUICK[:2], "--topology", "ring:4", *QUICK[4:]) == 2
 
 
+def test_the_data_tells_of_its_classes_whatever_the_test_set_does() -> None:
+    order = Order(
+        ["snake:replay=0.5"],
+        "sklearn:iris?split=train&tell=classes",
+        test="sklearn:iris?split=test",
+    )
+    (plan,) = resolve(order)[0]["plans"].values()
+    assert plan["learn"]["replay"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

@@ -157,13 +157,26 @@ def test_classes_travel_with_the_first_layer_and_are_told_in_the_first_lap(
 def test_nothing_is_told_without_leave_or_of_few_samples() -> None:
     """Rules: P-07"""
     walk = Walk(samples([0, 1], 1, tells=False), samples([2, 3], 2), replay=1.0)
+    bare = walk.model[0].raw_bytes
     assert walk.stop(0, 0).claims["replayed"] == 0
+    assert (walk.told(), walk.model[0].raw_bytes) == ({}, bare), "nothing known, nothing carried"
     assert walk.stop(1, 1).claims["replayed"] == 2
     assert walk.stop(0, 0).claims["replayed"] == 2, "it learns of theirs and tells nothing"
     few = samples([0, 1], 1)
     kept = np.r_[0 : LEAST - 1, EACH : EACH + LEAST]
     few = Holding(few.x[kept], few.y[kept], 4, tells=True)
     assert Classes.none(few, 6).with_those_of(few, 1).known.tolist() == [1]
+
+
+def test_a_class_whose_numbers_cannot_be_told_is_left_out(halves: tuple[Holding, Holding]) -> None:
+    """Rules: P-07"""
+    here = halves[0]
+    for odd in (np.nan, np.inf, 1e30):
+        x = here.x.copy()
+        x[0, 3] = odd  # of class 0
+        seen = Classes.none(here, 6).with_those_of(replace(here, x=x), 1)
+        assert seen.known.tolist() == [2]
+        assert all(bool(torch.isfinite(t).all()) for t in seen.tensors("w").values())
 
 
 def test_what_a_stranger_has_made_up_counts_for_nothing(halves: tuple[Holding, Holding]) -> None:
@@ -232,5 +245,9 @@ def test_replay_is_of_labelled_numbers_in_one_model() -> None:
     with pytest.raises(LearnError, match="this one is of mode distill: leave it out"):
         Sharing.of({"replay": 0.5}, "distill")
     assert Options.of({"replay": 0.5}, "snake").replay == 0.5
+    for odd in ("carry", "micro"):  # of all but distill, wherever its plan is read
+        assert Sharing.of({odd: 1 if odd == "micro" else True}, "walk")[1] != Options()
+        with pytest.raises(LearnError, match=f"{odd} is not for plans of mode distill"):
+            Sharing.of({odd: 1 if odd == "micro" else True}, "distill")
     with pytest.raises(LearnError, match="replay_directions is 64 at most"):
         Options.of({"replay_directions": 65})
