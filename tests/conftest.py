@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-LONG = (  # with the processor's seconds that each takes, the most first
+LONG = (  # the most of the processor's seconds first
     "cli/test_journeys.py",
     "test_examples.py",
     "sim/test_ablations.py",
